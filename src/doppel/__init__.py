@@ -1,0 +1,1 @@
+"""doppel: a virtual machine monitor programmed in Python."""

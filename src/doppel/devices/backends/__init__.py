@@ -1,0 +1,3 @@
+"""Backends: what stands behind a device in the host's world: streams of characters, disks, networks,
+directories.
+"""

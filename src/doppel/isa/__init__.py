@@ -1,0 +1,1 @@
+"""The RISC-V instruction set, each instruction and CSR written once."""

@@ -1,0 +1,1 @@
+"""The privileged architecture: modes, traps, address translation, protection."""

@@ -1,0 +1,1 @@
+"""From the definitions in :mod:`doppel.isa` to native code, through LLVM."""

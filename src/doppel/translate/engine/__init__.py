@@ -1,0 +1,1 @@
+"""The engine's own functions, written in the compiled language with pointers."""

@@ -1,0 +1,181 @@
+"""The slow path of loads and stores: walk the φ-map, then the f-map, fill the TLB, reach the memory.
+
+What the f-map does not have is a VM-fault; what is no memory is the bus's. Both leave for Python and the instruction
+runs again, a device's answer then waiting in ``reply``.
+"""
+
+from __future__ import annotations
+
+from doppel.isa.primitives import Hart
+from doppel.isa.privileged.constants import Access, Cause, Pte
+from doppel.isa.privileged.pmp import pmp_allows
+from doppel.isa.privileged.translation import access_fault, data_mode, translate
+from doppel.isa.words import Trap, Word
+from doppel.memory.entry import FRAME_MASK, Entry
+from doppel.translate.engine.code import code_written
+from doppel.translate.exits import ExitReason, Reply
+from doppel.translate.layout import TLB
+from doppel.translate.pointers import (
+    Pointer,
+    compare_exchange,
+    fill_zero,
+    machine,
+    offset,
+    raise_exit,
+    read,
+    write,
+    write_pointer,
+)
+
+__all__ = [
+    "atomic_slow",
+    "load_slow",
+    "physical_compare_exchange",
+    "physical_load",
+    "reserve_slow",
+    "store_slow",
+    "zero_block_slow",
+]
+
+NO_TAG = (1 << 64) - 1
+BLOCK = 64
+
+
+def frame_pointer(h: Hart, physical: Word, size: Word, access: Word) -> Pointer:
+    """The host address of guest-physical memory that is known to be memory; VM-fault if its page is out."""
+    entry = read(machine(h, "fmap"), physical >> 12 << 3, 8)
+    if entry & Entry.PRESENT == 0 or (access == Access.STORE and entry & Entry.WRITABLE == 0):
+        raise_exit(h, ExitReason.VM_FAULT, physical, size, access, 0)
+    return offset(machine(h, "arena"), (entry & FRAME_MASK) + (physical & 0xFFF))
+
+
+def is_memory(h: Hart, physical: Word) -> bool:
+    """Whether a guest-physical address is memory, present or not."""
+    page = physical >> 12
+    return page < machine(h, "fmap_pages") and read(machine(h, "fmap"), page << 3, 8) & Entry.MEMORY != 0
+
+
+def physical_load(h: Hart, address: Word, cause: Word, value: Word) -> Word:
+    """8 bytes of a page table; 12.3.2: a table outside memory is an access fault."""
+    if not is_memory(h, address):
+        raise Trap(cause, value)
+    return read(frame_pointer(h, address, Word(8), Word(Access.LOAD)), 0, 8)
+
+
+def physical_compare_exchange(h: Hart, address: Word, expected: Word, value: Word) -> bool:
+    """Set A and D bits if the entry is still what the walk read."""
+    return compare_exchange(frame_pointer(h, address, Word(8), Word(Access.STORE)), 0, 8, expected, value)
+
+
+def data_pointer(h: Hart, address: Word, access: Word, size: Word, value: Word, device: bool) -> Pointer:
+    """The host address for an access that stays inside one page; fills the TLB.
+
+    Outside memory it leaves for the bus if ``device`` permits, else raises an access fault.
+    """
+    h.tlb_misses = h.tlb_misses + 1
+    mode = data_mode(h)
+    physical, entry, level = translate(h, address, access, mode)
+    whole = pmp_allows(h, physical & ~0xFFF, Word(4096), access, mode)
+    if not whole and not pmp_allows(h, physical, size, access, mode):
+        raise Trap(access_fault(access), address)
+    if not is_memory(h, physical):
+        if not device or h.reply == Reply.FAULT:
+            h.reply = Reply.NONE
+            raise Trap(access_fault(access), address)
+        raise_exit(h, ExitReason.DEVICE, physical, size, access, value)
+    host = frame_pointer(h, physical, size, access)
+    h.data_physical = physical
+    if whole:
+        fill(h, address, entry, physical, access, mode, host)
+        if level != 0:
+            h.superpages = h.superpages | Word(1) << (address >> 63)
+    return host
+
+
+def fill(h: Hart, address: Word, entry: Word, physical: Word, access: Word, mode: Word, host: Pointer) -> None:
+    """Enter a translation; loads and stores each only as far as all levels permit them already."""
+    mapping = read(machine(h, "fmap"), physical >> 12 << 3, 8)
+    page = physical & ~0xFFF
+    tag = address & ~0xFFF
+    may_load = access == Access.LOAD or (
+        entry & Pte.R != 0 and pmp_allows(h, page, Word(4096), Word(Access.LOAD), mode)
+    )
+    may_store = (
+        entry & Pte.W != 0
+        and entry & Pte.D != 0
+        and mapping & (Entry.WRITABLE | Entry.CODE) == Entry.WRITABLE
+        and (access == Access.STORE or pmp_allows(h, page, Word(4096), Word(Access.STORE), mode))
+    )
+    slot = offset(h.tlb_view, (address >> 12 & (TLB.entries - 1)) * TLB.entry_size)
+    write(slot, TLB.load_tag, 8, tag if may_load else Word(NO_TAG))
+    write(slot, TLB.store_tag, 8, tag if may_store else Word(NO_TAG))
+    write_pointer(slot, TLB.bias, offset(host, 0 - address))
+
+
+def crosses(address: Word, size: int) -> bool:
+    """Whether an access reaches into the next page."""
+    return (address & 0xFFF) + size > 4096
+
+
+def load_slow(h: Hart, address: Word, size: int) -> Word:
+    """A load that missed the TLB, is misaligned, or returns from a device."""
+    if h.reply == Reply.DONE:
+        h.reply = Reply.NONE
+        return h.reply_value
+    if crosses(address, size):
+        value = Word(0)
+        index = Word(0)
+        while index < size:
+            byte = data_pointer(h, address + index, Word(Access.LOAD), Word(1), Word(0), False)
+            value = value | read(byte, 0, 1) << (8 * index)
+            index = index + 1
+        return value
+    return read(data_pointer(h, address, Word(Access.LOAD), Word(size), Word(0), True), 0, size)
+
+
+def store_slow(h: Hart, address: Word, value: Word, size: int) -> None:
+    """A store that missed the TLB, is misaligned, hits decoded code, or returns from a device."""
+    if h.reply == Reply.DONE:
+        h.reply = Reply.NONE
+        return
+    if crosses(address, size):
+        # Both pages must be writable before anything is stored, so that a fault leaves memory as it was.
+        data_pointer(h, address + (size - 1), Word(Access.STORE), Word(1), Word(0), False)
+        index = Word(0)
+        while index < size:
+            byte = data_pointer(h, address + index, Word(Access.STORE), Word(1), Word(0), False)
+            write(byte, 0, 1, value >> (8 * index))
+            note_store(h, Word(1))
+            index = index + 1
+        return
+    write(data_pointer(h, address, Word(Access.STORE), Word(size), value, True), 0, size, value)
+    note_store(h, Word(size))
+
+
+def note_store(h: Hart, size: Word) -> None:
+    """Tell the code cache of a store to the place that data_pointer() found last."""
+    if read(machine(h, "fmap"), h.data_physical >> 12 << 3, 8) & Entry.CODE != 0:
+        code_written(h, h.data_physical, size)
+
+
+def atomic_slow(h: Hart, address: Word, size: int) -> Pointer:
+    """Where an AMO or SC may store; misaligned ones trap (Zaamo)."""
+    if address & (size - 1) != 0:
+        raise Trap(Cause.STORE_MISALIGNED, address)
+    host = data_pointer(h, address, Word(Access.STORE), Word(size), Word(0), False)
+    note_store(h, Word(size))
+    return host
+
+
+def reserve_slow(h: Hart, address: Word, size: int) -> Pointer:
+    """Where an LR may load."""
+    if address & (size - 1) != 0:
+        raise Trap(Cause.LOAD_MISALIGNED, address)
+    return data_pointer(h, address, Word(Access.LOAD), Word(size), Word(0), False)
+
+
+def zero_block_slow(h: Hart, address: Word) -> None:
+    """CBO.ZERO (Zicboz): zero the aligned block that holds the address."""
+    block = address & ~(BLOCK - 1)
+    fill_zero(data_pointer(h, block, Word(Access.STORE), Word(BLOCK), Word(0), False), Word(BLOCK))
+    note_store(h, Word(BLOCK))

@@ -1,0 +1,213 @@
+"""What happens between blocks: requests, the budget, the clock, interrupts, waiting; and traps."""
+
+from __future__ import annotations
+
+from doppel.isa.primitives import Hart, read_host_flags, ticks
+from doppel.isa.privileged.constants import EnvironmentConfig
+from doppel.isa.privileged.trap import (
+    delegated,
+    interrupts_pending,
+    pending_interrupt,
+    take_trap,
+    update_timers,
+)
+from doppel.isa.words import Word, div_unsigned, rem_unsigned, signed_lt
+from doppel.translate.engine.views import flush_all, request_attention, select_views
+from doppel.translate.exits import PENDING_EXIT, ExitReason, Reply, Request
+from doppel.translate.host import SYS_FUTEX
+from doppel.translate.layout import CODE_PAGE
+from doppel.translate.pointers import (
+    address_of,
+    call_native,
+    exchange,
+    fetch_add32,
+    fetch_and,
+    fetch_or,
+    machine,
+    memory_barrier,
+    read,
+    write,
+)
+
+__all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
+
+NO_RESERVATION = (1 << 64) - 1
+# A block of straight-line code holds no more instructions than its page has halfwords, and one look at the budget.
+LONGEST_BLOCK = CODE_PAGE.records
+CLOCK_MONOTONIC = 1
+FUTEX_WAIT_PRIVATE = 128
+FUTEX_WAKE_PRIVATE = 129
+MAXIMUM = (1 << 63) - 1
+LONGEST_WAIT_NS = 1_000_000_000
+NS_PER_TICK = 100
+AGAIN = 2
+
+
+def spent_now(h: Hart) -> Word:
+    """Budget spent since reset."""
+    return h.spent + (h.slice - h.budget)
+
+
+def instructions_retired(h: Hart) -> Word:
+    """Instructions retired since reset."""
+    return spent_now(h) - h.traps
+
+
+def host_ticks(h: Hart) -> Word:
+    """The machine's time: the host's monotonic clock, or the instructions executed."""
+    if machine(h, "clock_kind") != 0:
+        return div_unsigned(spent_now(h), machine(h, "instructions_per_tick")) + h.icount_skew
+    timespec = address_of(h, "timespec")
+    call_native(machine(h, "clock_gettime"), CLOCK_MONOTONIC, timespec)
+    nanoseconds = read(timespec, 0, 8) * 1_000_000_000 + read(timespec, 8, 8)
+    return div_unsigned(nanoseconds - machine(h, "clock_offset"), NS_PER_TICK)
+
+
+def settle(h: Hart) -> None:
+    """Book what the slice has used."""
+    h.spent = h.spent + (h.slice - h.budget)
+    h.slice = 0
+    h.budget = 0
+
+
+def leave(h: Hart, reason: int) -> Word:
+    """Make attend() end the run."""
+    h.exit_reason = Word(reason)
+    return Word(1)
+
+
+def attend(h: Hart) -> Word:
+    """Look around between two blocks; ``h.pc`` and ``h.budget`` are current.
+
+    Returns 1 to leave for Python, else 0 with a new slice begun.
+    """
+    while True:
+        outcome = look_around(h)
+        if outcome != AGAIN:
+            return outcome
+
+
+def look_around(h: Hart) -> Word:
+    """One look of attend(); AGAIN if a request came in while the hart waited."""
+    write(address_of(h, "limit"), 0, 8, 0)
+    memory_barrier()
+    requests = exchange(address_of(h, "requests"), 0, 0)
+    if requests != 0:
+        if requests & Request.FLUSH != 0:
+            flush_all(h)
+        h.acknowledged = h.acknowledged + 1
+    settle(h)
+    if requests & Request.STOP != 0:
+        return leave(h, ExitReason.STOPPED)
+    left = h.run_end - h.spent
+    if not signed_lt(0, left):
+        return leave(h, ExitReason.BUDGET)
+    h.slice = machine(h, "slice_length")
+    h.stepping = 0
+    if left < h.slice + LONGEST_BLOCK:
+        h.slice = left - LONGEST_BLOCK
+        if signed_lt(left, LONGEST_BLOCK + 1):
+            # Too few are left to let a block run to its end: one by one.
+            h.slice = left
+            h.stepping = 1
+            request_attention(h)
+    h.budget = h.slice
+    select_views(h)
+    if h.reply != Reply.NONE:
+        return Word(0)
+    update_timers(h)
+    cause = pending_interrupt(h)
+    if cause != 0:
+        h.waiting = 0
+        h.interrupts = h.interrupts + 1
+        h.reserved_address = NO_RESERVATION
+        take_trap(h, cause, Word(0))
+        return Word(0)
+    if h.waiting != 0:
+        return wait(h)
+    return Word(0)
+
+
+def wait(h: Hart) -> Word:
+    """Stand still until an enabled interrupt is pending, whether or not it can be taken (3.3.3)."""
+    while True:
+        seen = h.wake
+        memory_barrier()
+        if interrupts_pending(h) & h.mie != 0:
+            h.waiting = 0
+            request_attention(h)
+            return Word(0)
+        if read(address_of(h, "requests"), 0, 8) != 0:
+            return Word(AGAIN)
+        deadline = h.mtimecmp
+        if h.menvcfg & EnvironmentConfig.STCE != 0 and h.stimecmp < deadline:
+            deadline = h.stimecmp
+        now = ticks(h)
+        if machine(h, "clock_kind") != 0:
+            if machine(h, "hart_count") != 1 or deadline == (1 << 64) - 1:
+                settle(h)
+                return leave(h, ExitReason.WAIT)
+            if deadline > now:
+                h.icount_skew = h.icount_skew + (deadline - now)
+        elif deadline > now:
+            nanoseconds = Word(LONGEST_WAIT_NS)
+            if deadline - now < LONGEST_WAIT_NS // NS_PER_TICK:
+                nanoseconds = (deadline - now) * NS_PER_TICK
+            timespec = address_of(h, "timespec")
+            write(timespec, 0, 8, div_unsigned(nanoseconds, 1_000_000_000))
+            write(timespec, 8, 8, rem_unsigned(nanoseconds, 1_000_000_000))
+            call_native(
+                machine(h, "syscall"),
+                SYS_FUTEX,
+                address_of(h, "wake"),
+                FUTEX_WAIT_PRIVATE,
+                seen,
+                timespec,
+                0,
+                0,
+            )
+        update_timers(h)
+
+
+def trap(h: Hart) -> Word:
+    """Deliver what was raised; ``h.pc`` is the instruction's address. Returns 1 to leave for Python."""
+    cause = h.pending_cause
+    if cause == PENDING_EXIT:
+        return Word(1)
+    # A trap costs one of the budget though it retires nothing, so that a guest that only traps comes to its end.
+    h.budget = h.budget - 1
+    h.traps = h.traps + 1
+    h.reserved_address = NO_RESERVATION
+    h.reply = Reply.NONE
+    if machine(h, "supervisor_calls") != 0 and not delegated(h, cause):
+        h.exit_value = cause
+        h.exit_address = h.pending_value
+        return leave(h, ExitReason.TRAP)
+    take_trap(h, cause, h.pending_value)
+    return Word(0)
+
+
+def begin_run(h: Hart) -> Word:
+    """Prepare to execute; 1 if there is a reason to leave at once."""
+    h.running = 1
+    h.slice = 0
+    h.budget = 0
+    return attend(h)
+
+
+def end_run(h: Hart) -> None:
+    """Book what was executed and collect the floating-point exceptions from the host's status register."""
+    settle(h)
+    h.fflags = h.fflags | read_host_flags(h)
+    h.running = 0
+
+
+def post_request(h: Hart, request: Word, set_lines: Word, clear_lines: Word) -> None:
+    """From any thread: drive interrupt lines, ask something of the hart, and wake it if it waits."""
+    fetch_or(address_of(h, "lines"), 0, set_lines)
+    fetch_and(address_of(h, "lines"), 0, ~clear_lines)
+    fetch_or(address_of(h, "requests"), 0, request)
+    write(address_of(h, "limit"), 0, 8, MAXIMUM)
+    fetch_add32(address_of(h, "wake"), 0, 1)
+    if h.waiting != 0:
+        call_native(machine(h, "syscall"), SYS_FUTEX, address_of(h, "wake"), FUTEX_WAKE_PRIVATE, 1, 0, 0, 0)

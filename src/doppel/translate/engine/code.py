@@ -1,0 +1,130 @@
+"""Decoded pages: made on first execution, kept true to memory by watching stores.
+
+The f-map entry of a page with decoded instructions has CODE set, and no TLB lets a store to it pass; so the store
+takes the slow path and :func:`code_written` undoes what was decoded. With one hart the records concerned go back to
+"not decoded". With more, another hart may be between reading a record's handler and its operands, so the page is
+dropped as a whole and made anew; its memory is used again only when all harts have stood still (ExitReason.CODE_FULL).
+"""
+
+from __future__ import annotations
+
+from doppel.isa.primitives import Hart
+from doppel.isa.words import Word
+from doppel.memory.entry import Entry
+from doppel.translate.engine.views import flush_all, request_attention
+from doppel.translate.exits import ExitReason, Request
+from doppel.translate.layout import CODE_PAGE, HART, RECORD
+from doppel.translate.pointers import (
+    Pointer,
+    add_machine,
+    fetch_and,
+    fetch_or,
+    is_null,
+    machine,
+    null,
+    offset,
+    raise_exit,
+    read,
+    read_pointer,
+    set_machine,
+    symbol,
+    write,
+    write_pointer,
+)
+
+__all__ = ["code_page", "code_written", "post"]
+
+# A page that is stored to this often is data by now.
+STORES_UNTIL_DATA = 64
+LIMIT = HART["limit"].offset
+REQUESTS = HART["requests"].offset
+MAXIMUM = (1 << 63) - 1
+LAST_RECORD = (CODE_PAGE.records - 1) * RECORD.size
+
+
+def post(other: Pointer, request: Word) -> None:
+    """Ask something of a hart; it sees it at its next block end."""
+    fetch_or(other, REQUESTS, request)
+    write(other, LIMIT, 8, MAXIMUM)
+
+
+def post_others(h: Hart, request: Word) -> None:
+    """Ask something of all other harts."""
+    count = machine(h, "hart_count")
+    index = Word(0)
+    while index < count:
+        if index != h.mhartid:
+            post(read_pointer(machine(h, "harts"), index * 8), request)
+        index = index + 1
+
+
+def reset_records(page: Pointer, first: Word, end: Word) -> None:
+    """Make records "not decoded", by byte offsets in the record array."""
+    at = first
+    while at < end:
+        write_pointer(page, at, symbol("decode"))
+        at = at + RECORD.size
+
+
+def allocate(h: Hart, physical: Word) -> Pointer:
+    """Memory for a decoded page."""
+    free = machine(h, "code_free")
+    if not is_null(free):
+        set_machine(h, "code_free", read_pointer(free, 0))
+        return free
+    used = add_machine(h, "code_used", 1)
+    if used >= machine(h, "code_capacity"):
+        raise_exit(h, ExitReason.CODE_FULL, physical, 0, 0, 0)
+    return offset(machine(h, "code_arena"), used * CODE_PAGE.size)
+
+
+def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
+    """The decoded page of a guest page; ``host`` is where its bytes are."""
+    number = physical >> 12
+    slot = offset(machine(h, "code_table"), number << 3)
+    known = read_pointer(slot, 0)
+    if not is_null(known):
+        return known
+    page = allocate(h, physical)
+    reset_records(page, Word(0), Word(LAST_RECORD))
+    write_pointer(page, LAST_RECORD, symbol("page_end"))
+    write_pointer(page, CODE_PAGE.host, host)
+    write(page, CODE_PAGE.guest_page, 8, number)
+    write(page, CODE_PAGE.stores, 8, 0)
+    before = fetch_or(machine(h, "fmap"), number << 3, Word(Entry.CODE))
+    if before & Entry.CODE == 0:
+        flush_all(h)
+        post_others(h, Word(Request.FLUSH))
+    write_pointer(slot, 0, page)
+    return page
+
+
+def drop(h: Hart, number: Word, page: Pointer) -> None:
+    """Forget a decoded page; stores to it are ordinary again."""
+    write_pointer(offset(machine(h, "code_table"), number << 3), 0, null())
+    fetch_and(machine(h, "fmap"), number << 3, ~Entry.CODE)
+    flush_all(h)
+    if machine(h, "hart_count") == 1:
+        write_pointer(page, 0, machine(h, "code_free"))
+        set_machine(h, "code_free", page)
+    else:
+        post_others(h, Word(Request.FLUSH))
+
+
+def code_written(h: Hart, physical: Word, size: Word) -> None:
+    """A store of ``size`` bytes hit a page with decoded instructions."""
+    number = physical >> 12
+    page = read_pointer(machine(h, "code_table"), number << 3)
+    if is_null(page):
+        return
+    stores = read(page, CODE_PAGE.stores, 8) + 1
+    write(page, CODE_PAGE.stores, 8, stores)
+    request_attention(h)
+    if machine(h, "hart_count") != 1 or stores >= STORES_UNTIL_DATA:
+        drop(h, number, page)
+        return
+    at = physical & 0xFFF
+    # An instruction of four bytes that begins two bytes before is hit too.
+    first = at - 2 if at >= 2 else Word(0)
+    end = (at + size + 1) * RECORD.per_byte
+    reset_records(page, (first & ~1) * RECORD.per_byte, end if end < LAST_RECORD else Word(LAST_RECORD))

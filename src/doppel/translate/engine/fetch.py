@@ -1,0 +1,111 @@
+"""Finding the record to execute for a pc, and instructions that have no place in a decoded page."""
+
+from __future__ import annotations
+
+from doppel.isa.primitives import Hart
+from doppel.isa.privileged.constants import Access, Cause
+from doppel.isa.privileged.pmp import pmp_allows
+from doppel.isa.privileged.translation import translate
+from doppel.isa.words import Trap, Word, div_unsigned
+from doppel.translate.engine.access import frame_pointer, is_memory
+from doppel.translate.engine.code import code_page
+from doppel.translate.layout import CODE_PAGE, ITLB, RECORD
+from doppel.translate.pointers import (
+    Pointer,
+    address_of,
+    machine,
+    offset,
+    pointer_bits,
+    read,
+    read_pointer,
+    symbol,
+    write,
+    write_pointer,
+)
+from doppel.translate.records import decode_record
+
+__all__ = ["decode_in_page", "fetch", "fetch_alone", "instruction_bits"]
+
+NOT_IN_PAGE = 1 << 20
+
+
+def fetch(h: Hart) -> Pointer:
+    """The record for ``h.pc``; fills the instruction TLB."""
+    pc = h.pc
+    h.itlb_misses = h.itlb_misses + 1
+    if h.stepping != 0:
+        return fetch_alone(h, pc)
+    physical, _entry, level = translate(h, pc, Word(Access.FETCH), h.mode)
+    if not pmp_allows(h, physical & ~0xFFF, Word(4096), Word(Access.FETCH), h.mode):
+        return fetch_alone(h, pc)
+    if not is_memory(h, physical):
+        raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+    host = frame_pointer(h, physical & ~0xFFF, Word(4), Word(Access.FETCH))
+    page = code_page(h, physical, host)
+    if level != 0:
+        h.superpages = h.superpages | Word(1) << (pc >> 63)
+    slot = offset(h.itlb_view, (pc >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
+    write(slot, ITLB.tag, 8, pc & ~0xFFF)
+    write_pointer(slot, ITLB.records, page)
+    h.pc_delta = (pc & ~0xFFF) - (pointer_bits(page) >> 3)
+    return offset(page, (pc & 0xFFF) * RECORD.per_byte)
+
+
+def fetch_half(h: Hart, pc: Word) -> Word:
+    """Two bytes of an instruction."""
+    physical, _entry, _level = translate(h, pc, Word(Access.FETCH), h.mode)
+    if not pmp_allows(h, physical, Word(2), Word(Access.FETCH), h.mode) or not is_memory(h, physical):
+        raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+    return read(frame_pointer(h, physical, Word(2), Word(Access.FETCH)), 0, 2)
+
+
+def fetch_alone(h: Hart, pc: Word) -> Pointer:
+    """A record outside the decoded pages for one instruction, from memory as it is now, with a way back behind it.
+
+    For instructions that straddle two pages, for pages that are protected in parts, and for stepping.
+    """
+    bits = fetch_half(h, pc)
+    if bits & 3 == 3:
+        bits = bits | fetch_half(h, pc + 2) << 16
+    scratch = address_of(h, "scratch")
+    h.scratch_bits = bits
+    decode_record(h, scratch, bits, Word(NOT_IN_PAGE))
+    write_pointer(scratch, RECORD.size, symbol("page_end"))
+    write_pointer(scratch, RECORD.size * 2, symbol("page_end"))
+    h.pc_delta = pc - (pointer_bits(scratch) >> 3)
+    return scratch
+
+
+def page_of(h: Hart, record: Pointer) -> Pointer:
+    """The decoded page that holds a record."""
+    arena = machine(h, "code_arena")
+    number = div_unsigned(pointer_bits(record) - pointer_bits(arena), CODE_PAGE.size)
+    return offset(arena, number * CODE_PAGE.size)
+
+
+def decode_in_page(h: Hart, record: Pointer) -> bool:
+    """Decode the instruction of a record in place; False if it straddles the end of its page."""
+    page = page_of(h, record)
+    at = (pointer_bits(record) - pointer_bits(page)) >> 3
+    host = read_pointer(page, CODE_PAGE.host)
+    bits = read(host, at, 2)
+    if bits & 3 == 3:
+        if at == 4094:
+            return False
+        bits = bits | read(host, at + 2, 2) << 16
+    h.decoded = h.decoded + 1
+    decode_record(h, record, bits, at)
+    return True
+
+
+def instruction_bits(h: Hart, record: Pointer) -> Word:
+    """The instruction of a record that is being executed, for the trap value (3.1.16)."""
+    if pointer_bits(record) == pointer_bits(address_of(h, "scratch")):
+        return h.scratch_bits
+    page = page_of(h, record)
+    at = (pointer_bits(record) - pointer_bits(page)) >> 3
+    host = read_pointer(page, CODE_PAGE.host)
+    bits = read(host, at, 2)
+    if bits & 3 == 3:
+        bits = bits | read(host, at + 2, 2) << 16
+    return bits

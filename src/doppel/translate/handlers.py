@@ -1,0 +1,277 @@
+"""Interpreter handlers: one native function for each instruction body and length.
+
+A handler reads its operands from its record, does what the body says, and jumps to the handler of the next record:
+``preserve_nonecc`` and ``musttail`` make that a chain of jumps with the hart, the record, the budget and the TLB
+array in registers. A body that branches has a second handler for targets in the same page: the next record is then a
+fixed distance away.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from doppel.isa import primitives
+from doppel.isa.instruction import Body, Instruction
+from doppel.translate.emitter import Emitter, LoweringError, Value
+from doppel.translate.layout import HART, ITLB, RECORD
+from doppel.translate.lower import FunctionLowering, Program, parse_function
+
+__all__ = ["Handler", "HandlerCompiler", "handler_type"]
+
+_ARGUMENTS = "ptr %h, ptr %rec, i64 %budget, ptr %tlb"
+_OPERAND_SLOTS = {"rs1": RECORD.rs1, "rs2": RECORD.rs2, "rs3": RECORD.rs3}
+_FP_SLOTS = {"fs1": RECORD.rs1, "fs2": RECORD.rs2, "fs3": RECORD.rs3}
+_IMMEDIATES = {"imm", "shamt", "csr", "rm"}
+
+
+def handler_type(symbol: str, body: str) -> str:
+    """The definition of a function that is jumped to like a handler."""
+    return f"define internal preserve_nonecc void {symbol}({_ARGUMENTS}) nounwind {{\n{body}\n}}\n"
+
+
+def tail_call(out: Emitter, target: str, record: str, budget: str, tlb: str = "%tlb") -> None:
+    """End the block by jumping to another handler."""
+    out.raw(f"musttail call preserve_nonecc void {target}(ptr %h, ptr {record}, i64 {budget}, ptr {tlb})")
+    out.terminate("ret void")
+
+
+@dataclass(frozen=True)
+class Handler:
+    """Symbols of an instruction's handlers; ``near`` is empty if the body does not branch."""
+
+    far: str
+    near: str
+
+
+class HandlerCompiler:
+    """Makes handlers, each once."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.texts: list[str] = []
+        self._known: dict[tuple[Body, int], Handler] = {}
+
+    def handler(self, instruction: Instruction) -> Handler:
+        """The handlers that run an instruction."""
+        key = (instruction.body, instruction.length)
+        if key not in self._known:
+            tree = parse_function(instruction.body)
+            branches = any(
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "branch"
+                for node in ast.walk(tree)
+            )
+            stem = f"@op{len(self._known)}.{instruction.base.name}.{instruction.length}"
+            self._emit(instruction, tree, stem, near=False)
+            if branches:
+                self._emit(instruction, tree, stem + ".near", near=True)
+            self._known[key] = Handler(stem, stem + ".near" if branches else "")
+        return self._known[key]
+
+    def _emit(self, instruction: Instruction, tree: ast.FunctionDef, symbol: str, *, near: bool) -> None:
+        lowering = _BodyLowering(self.program, instruction, tree, near=near)
+        lowering.emit()
+        self.texts.append(handler_type(symbol, lowering.out.body()))
+
+
+class _BodyLowering(FunctionLowering):
+    """An instruction body between the reading of its operands and the jump to the next handler."""
+
+    def __init__(
+        self, program: Program, instruction: Instruction, tree: ast.FunctionDef, *, near: bool
+    ) -> None:
+        super().__init__(program, instruction.body, tree, {"tlb": Value("%tlb", "ptr"), "h": Value("%h", "ptr")})
+        self.instruction = instruction
+        self.near = near
+        self.leave = "finish"
+        self.taken_slot = ""
+        self.target_slot = ""
+        self.branches = False
+        self.jumps = False
+
+    def emit(self) -> None:
+        """The whole handler."""
+        out = self.out
+        for name in self.instruction.parameters:
+            if name != "h":
+                self.values[name] = self._operand(name)
+        self.taken_slot = out.alloca("i1")
+        self.target_slot = out.alloca("i64")
+        out.store(Value("false", "i1"), "i1", self.taken_slot)
+        budget_spill = len(out.lines)
+        self.run()
+        if "budget" in self.effects or "ends_block" in self.effects:
+            spill = Emitter()
+            spill._temporaries = out._temporaries + 1
+            spill.store(Value("%budget", "i64"), "i64", "%h", HART["budget"].offset)
+            out._temporaries += 10
+            out.lines[budget_spill:budget_spill] = spill.lines
+        out.begin("finish")
+        if "raises" in self.effects:
+            raised = out.load("i1", self.raised_slot)
+            out.branch(raised, "raised", "completed", unlikely=True)
+            out.begin("raised")
+            out.store(self._pc(), "i64", "%h", HART["pc"].offset)
+            tail_call(out, "@trap", "%rec", "%budget")
+            out.lines.append("completed:")
+            out.terminated = False
+        self._write_result()
+        left = out.op("i64", "add i64 %budget, -1").text
+        if self.jumps:
+            self._go_on_at(out.load("i64", self.target_slot), left)
+            return
+        if self.branches:
+            out.branch(out.load("i1", self.taken_slot), "taken", "straight")
+            out.lines.append("taken:")
+            out.terminated = False
+            self._take_branch(left)
+            out.lines.append("straight:")
+            out.terminated = False
+        if "ends_block" in self.effects:
+            self._end_block(left)
+            return
+        following = out.address("%rec", self.instruction.length * RECORD.per_byte)
+        self._dispatch(following, left)
+
+    # --- operands and result ---
+
+    def _operand(self, name: str) -> Value:
+        out = self.out
+        if name in _OPERAND_SLOTS:
+            return self._register("x", out.load("i8", "%rec", _OPERAND_SLOTS[name]))
+        if name in _FP_SLOTS:
+            return self._register("f", out.load("i8", "%rec", _FP_SLOTS[name]))
+        if name in _IMMEDIATES:
+            return out.op("i64", f"sext i32 {out.load('i32', '%rec', RECORD.imm).text} to i64")
+        if name == "zimm":
+            return out.word(out.load("i8", "%rec", RECORD.rs1))
+        if name == "pc":
+            return self._pc()
+        if name == "next_pc":
+            return out.op("i64", f"add i64 {self._pc().text}, {self.instruction.length}")
+        if name == "rd_index":
+            # x0 as a destination is decoded as the sink, which the body must not see.
+            return out.op("i64", f"and i64 {out.word(out.load('i8', '%rec', RECORD.rd)).text}, 31")
+        if name in ("rs1_index", "rs2_index"):
+            return out.word(out.load("i8", "%rec", _OPERAND_SLOTS[name.removesuffix("_index")]))
+        raise LoweringError(f"{self.instruction.name}: a body cannot ask for {name!r}")
+
+    def _register(self, kind: str, index: Value) -> Value:
+        field = HART[kind]
+        base = self.out.address("%h", field.offset)
+        place = self.out.op("ptr", f"getelementptr i64, ptr {base}, i64 {self.out.word(index).text}")
+        return self.out.load("i64", place.text)
+
+    def _pc(self) -> Value:
+        out = self.out
+        record = out.op("i64", "ptrtoint ptr %rec to i64")
+        scaled = out.op("i64", f"lshr i64 {record.text}, {RECORD.per_byte.bit_length() - 1}")
+        delta = out.load("i64", "%h", HART["pc_delta"].offset)
+        return out.op("i64", f"add i64 {scaled.text}, {delta.text}")
+
+    def _write_result(self) -> None:
+        if not self.returns:
+            return
+        out = self.out
+        if len(self.returns) != 1 or not self.instruction.destination:
+            raise LoweringError(f"{self.instruction.name}: the pattern has no register for the result")
+        value = out.word(out.load(self.returns[0], self.result_slots[0]))
+        field = HART["f" if self.instruction.destination == "fd" else "x"]
+        index = out.word(out.load("i8", "%rec", RECORD.rd))
+        base = out.address("%h", field.offset)
+        place = out.op("ptr", f"getelementptr i64, ptr {base}, i64 {index.text}")
+        out.store(value, "i64", place.text)
+
+    # --- control flow ---
+
+    def call(self, node: ast.Call) -> Value | None:
+        """Branches and jumps are recorded, and done when the result has been written."""
+        target = self.resolve(node.func)
+        if target is primitives.branch:
+            if not (isinstance(node.args[1], ast.Name) and node.args[1].id == "imm"):
+                raise self.fail(node, "branch() takes the operand imm")
+            self.branches = True
+            self.out.store(Value("true", "i1"), "i1", self.taken_slot)
+            return None
+        if target is primitives.jump:
+            self.jumps = True
+            self.out.store(self.expression(node.args[1]), "i64", self.target_slot)
+            return None
+        return super().call(node)
+
+    def _take_branch(self, left: str) -> None:
+        """Go on at pc + imm; a near handler's imm is already the distance between the records."""
+        out = self.out
+        imm = self.values["imm"]
+        if not self.near:
+            self._go_on_at(out.op("i64", f"add i64 {self._pc().text}, {imm.text}"), left)
+            return
+        target = out.address("%rec", imm)
+        attend, follow = out.label("attend"), out.label("follow")
+        out.branch(self._out_of_budget(left), attend, follow, unlikely=True)
+        out.begin(follow)
+        self._dispatch(target, left)
+        out.lines.append(f"{attend}:")
+        out.terminated = False
+        distance = out.op("i64", f"ashr i64 {imm.text}, {RECORD.per_byte.bit_length() - 1}")
+        pc = out.op("i64", f"add i64 {self._pc().text}, {distance.text}")
+        out.store(pc, "i64", "%h", HART["pc"].offset)
+        tail_call(out, "@attend", "%rec", left)
+
+    def _out_of_budget(self, left: str) -> Value:
+        limit = self.out.load("i64", "%h", HART["limit"].offset, atomic="monotonic")
+        return self.out.op("i1", f"icmp sle i64 {left}, {limit.text}")
+
+    def _go_on_at(self, pc: Value, left: str) -> None:
+        """Look the target's page up in the instruction TLB."""
+        out = self.out
+        out.store(pc, "i64", "%h", HART["pc"].offset)
+        attend, lookup = out.label("attend"), out.label("lookup")
+        out.branch(self._out_of_budget(left), attend, lookup, unlikely=True)
+        out.begin(lookup)
+        view = out.load("ptr", "%h", HART["itlb_view"].offset)
+        shift = 12 - ITLB.entry_size.bit_length() + 1
+        at = out.op("i64", f"lshr i64 {pc.text}, {shift}")
+        at = out.op("i64", f"and i64 {at.text}, {(ITLB.entries - 1) * ITLB.entry_size}")
+        slot = out.address(view.text, at)
+        tag = out.load("i64", slot, ITLB.tag)
+        page = out.op("i64", f"and i64 {pc.text}, -4096")
+        miss, hit = out.label("miss"), out.label("hit")
+        out.branch(out.op("i1", f"icmp ne i64 {tag.text}, {page.text}"), miss, hit, unlikely=True)
+        out.begin(hit)
+        records = out.load("ptr", slot, ITLB.records)
+        scaled = out.op("i64", f"lshr i64 {out.op('i64', f'ptrtoint ptr {records.text} to i64').text}, 3")
+        delta = out.op("i64", f"sub i64 {page.text}, {scaled.text}")
+        out.store(delta, "i64", "%h", HART["pc_delta"].offset)
+        in_page = out.op("i64", f"and i64 {pc.text}, 4095")
+        target = out.address(records.text, out.op("i64", f"mul i64 {in_page.text}, {RECORD.per_byte}"))
+        self._dispatch(target, left)
+        out.lines.append(f"{miss}:")
+        out.terminated = False
+        tail_call(out, "@enter", "%rec", left)
+        out.lines.append(f"{attend}:")
+        out.terminated = False
+        tail_call(out, "@attend", "%rec", left)
+
+    def _end_block(self, left: str) -> None:
+        """The mode or what is translated may have changed: take up the new TLB array, attend if asked to."""
+        out = self.out
+        attend, go_on = out.label("attend"), out.label("goon")
+        out.branch(self._out_of_budget(left), attend, go_on, unlikely=True)
+        out.begin(go_on)
+        following = out.address("%rec", self.instruction.length * RECORD.per_byte)
+        view = out.load("ptr", "%h", HART["tlb_view"].offset)
+        handler = out.load("ptr", following, RECORD.handler)
+        tail_call(out, handler.text, following, left, view.text)
+        out.lines.append(f"{attend}:")
+        out.terminated = False
+        pc = out.op("i64", f"add i64 {self._pc().text}, {self.instruction.length}")
+        out.store(pc, "i64", "%h", HART["pc"].offset)
+        tail_call(out, "@attend", "%rec", left)
+
+    def _dispatch(self, record: str, left: str) -> None:
+        view = "%tlb"
+        if "ends_block" in self.effects:
+            view = self.out.load("ptr", "%h", HART["tlb_view"].offset).text
+        handler = self.out.load("ptr", record, RECORD.handler)
+        tail_call(self.out, handler.text, record, left, view)

@@ -1,0 +1,603 @@
+"""Compiling the language of :mod:`doppel.isa.words` to LLVM IR.
+
+:class:`Program` holds the functions compiled so far and compiles what they call. A function that may raise a trap
+returns, besides its values, a flag; the cause and value of the trap are in the hart's ``pending_cause`` and
+``pending_value``. Parameters annotated ``int`` are compile-time constants: each set of them makes a function of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from doppel.isa import words
+from doppel.translate.emitter import Emitter, LoweringError, Value, constant
+from doppel.translate.layout import HART, Layout
+
+__all__ = ["Compiled", "FunctionLowering", "Lowering", "Program"]
+
+_BINARY: dict[type[ast.operator], str] = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.BitAnd: "and",
+    ast.BitOr: "or",
+    ast.BitXor: "xor",
+    ast.LShift: "shl",
+    ast.RShift: "lshr",
+}
+_COMPARE: dict[type[ast.cmpop], str] = {
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+    ast.Lt: "ult",
+    ast.LtE: "ule",
+    ast.Gt: "ugt",
+    ast.GtE: "uge",
+}
+_FOLD: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.BitAnd: lambda a, b: a & b,
+    ast.BitOr: lambda a, b: a | b,
+    ast.BitXor: lambda a, b: a ^ b,
+    ast.LShift: lambda a, b: a << b,
+    ast.RShift: lambda a, b: a >> b,
+    ast.FloorDiv: lambda a, b: a // b,
+    ast.Mod: lambda a, b: a % b,
+}
+_TYPES = {"bool": "i1", "Wide": "i128", "Pointer": "ptr"}
+
+# A function of at most this many syntax nodes is compiled into its callers.
+_INLINE_NODES = 45
+
+
+@dataclass
+class Compiled:
+    """A compiled function, as a caller needs to know it."""
+
+    symbol: str
+    parameters: list[str]
+    returns: list[str] = field(default_factory=list)
+    raises: bool = False
+    effects: set[str] = field(default_factory=set)
+
+    @property
+    def result_type(self) -> str:
+        """The LLVM type it returns."""
+        members = [*self.returns, *(["i1"] if self.raises else [])]
+        if not members:
+            return "void"
+        return members[0] if len(members) == 1 else "{ " + ", ".join(members) + " }"
+
+
+Lowering = Callable[["FunctionLowering", list[ast.expr]], Value | None]
+
+
+class Program:
+    """Functions in one LLVM module, compiled on demand.
+
+    ``primitives`` maps a Python function to what emits native code for a call of it.
+    """
+
+    def __init__(self, primitives: dict[Any, Lowering]) -> None:
+        self.primitives = primitives
+        self.texts: list[str] = []
+        self._compiled: dict[tuple[Any, ...], Compiled] = {}
+        self._in_progress: set[Any] = set()
+
+    def function(self, source: Callable[..., Any], constants: dict[str, int] | None = None) -> Compiled:
+        """The compiled form of a Python function, with some parameters fixed."""
+        fixed = constants or {}
+        key = (source, *sorted(fixed.items()))
+        known = self._compiled.get(key)
+        if known is not None:
+            return known
+        if key in self._in_progress:
+            raise LoweringError(f"{source.__qualname__} calls itself")
+        self._in_progress.add(key)
+        suffix = "".join(f"_{value}" for value in fixed.values())
+        stem = f"{source.__module__.rpartition('.')[2]}.{source.__name__}{suffix}"
+        symbol = f"@{stem.replace('-', 'm')}.{len(self._compiled)}"
+        compiled, text = _compile_function(self, source, fixed, symbol)
+        self._in_progress.discard(key)
+        self._compiled[key] = compiled
+        self.texts.append(text)
+        return compiled
+
+    def add(self, key: Any, compiled: Compiled, text: str) -> Compiled:
+        """Enter a function whose text was made elsewhere."""
+        self._compiled[(key,)] = compiled
+        self.texts.append(text)
+        return compiled
+
+
+def parse_function(source: Callable[..., Any]) -> ast.FunctionDef:
+    """The syntax tree of a function."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0]
+    if not isinstance(tree, ast.FunctionDef):
+        raise LoweringError(f"{source.__qualname__} is not a plain function")
+    return tree
+
+
+def _annotation(node: ast.arg) -> str:
+    return node.annotation.id if isinstance(node.annotation, ast.Name) else ""
+
+
+def _compile_function(
+    program: Program, source: Callable[..., Any], fixed: dict[str, int], symbol: str
+) -> tuple[Compiled, str]:
+    tree = parse_function(source)
+    values: dict[str, Value] = {}
+    signature = []
+    for argument in tree.args.args:
+        if argument.arg in fixed:
+            values[argument.arg] = constant(fixed[argument.arg])
+            continue
+        kind = "ptr" if argument.arg == "h" else _TYPES.get(_annotation(argument), "i64")
+        # The hart is %h everywhere; other parameters get names that no label has.
+        name = "%h" if argument.arg == "h" else f"%p.{argument.arg}"
+        values[argument.arg] = Value(name, kind)
+        signature.append((name, kind))
+    compiled = Compiled(symbol, [kind for _, kind in signature])
+    lowering = FunctionLowering(program, source, tree, values)
+    lowering.run()
+    compiled.returns = lowering.returns or []
+    compiled.raises = "raises" in lowering.effects
+    compiled.effects = lowering.effects
+    out = lowering.out
+    result = compiled.result_type
+    out.jump("leave")
+    out.lines.append("leave:")
+    out.terminated = False
+    results = [
+        out.load(kind, slot) for kind, slot in zip(compiled.returns, lowering.result_slots, strict=True)
+    ]
+    if compiled.raises:
+        results.append(out.load("i1", lowering.raised_slot))
+    if result == "void":
+        out.terminate("ret void")
+    elif len(results) == 1:
+        out.terminate(f"ret {result} {results[0].text}")
+    else:
+        aggregate = "undef"
+        for index, value in enumerate(results):
+            aggregate = out.op(
+                result, f"insertvalue {result} {aggregate}, {value.type} {value.text}, {index}"
+            ).text
+        out.terminate(f"ret {result} {aggregate}")
+    nodes = sum(1 for _ in ast.walk(tree))
+    loops = any(isinstance(node, ast.While) for node in ast.walk(tree))
+    attribute = "alwaysinline" if nodes <= _INLINE_NODES and not loops else "noinline"
+    parameters = ", ".join(f"{kind} {name}" for name, kind in signature)
+    text = f"define internal {result} {symbol}({parameters}) {attribute} nounwind {{\n{out.body()}\n}}\n"
+    return compiled, text
+
+
+class FunctionLowering:
+    """The statements of one function becoming IR; also used for instruction bodies inside their handlers."""
+
+    def __init__(
+        self,
+        program: Program,
+        source: Callable[..., Any],
+        tree: ast.FunctionDef,
+        values: dict[str, Value],
+        out: Emitter | None = None,
+        layout: Layout = HART,
+    ) -> None:
+        self.program = program
+        self.source = source
+        self.tree = tree
+        self.out = out or Emitter()
+        self.layout = layout
+        self.effects: set[str] = set()
+        self.returns: list[str] | None = None
+        self.result_slots: list[str] = []
+        self.raised_slot = self.out.alloca("i1")
+        self.out.raw(f"store i1 false, ptr {self.raised_slot}")
+        self.leave = "leave"
+        self.values = values
+        self._locals: dict[str, tuple[str, str]] = {}
+        self._loops: list[tuple[str, str]] = []
+        closure = inspect.getclosurevars(source)
+        self._names = {**closure.builtins, **closure.globals, **closure.nonlocals}
+        module = inspect.getmodule(source)
+        self._globals = vars(module) if module else {}
+
+    def run(self) -> None:
+        """Emit the whole body; falling off its end leaves."""
+        assigned = {
+            target.id
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Assign | ast.AugAssign)
+            for top in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            for target in (top.elts if isinstance(top, ast.Tuple) else [top])
+            if isinstance(target, ast.Name)
+        }
+        for name, value in list(self.values.items()):
+            if name in assigned:
+                self._assign(name, value)
+        self._statements(self.tree.body)
+
+    def fail(self, node: ast.AST, message: str) -> LoweringError:
+        """An error that says where."""
+        return LoweringError(
+            f"{self.source.__module__}.{self.source.__qualname__}: line {getattr(node, 'lineno', 0)} of it: {message}"
+        )
+
+    # --- statements ---
+
+    def _statements(self, body: list[ast.stmt]) -> None:
+        for statement in body:
+            self._statement(statement)
+
+    def _statement(self, node: ast.stmt) -> None:
+        match node:
+            case ast.Expr(value=ast.Constant()) | ast.Pass():
+                pass
+            case ast.Expr(value=ast.Call() as call):
+                self.call(call)
+            case ast.Assign(targets=[target], value=value):
+                self._assign_to(target, value)
+            case ast.AnnAssign(target=target, value=ast.expr() as value):
+                self._assign_to(target, value)
+            case ast.AugAssign(target=target, op=op, value=value):
+                load = ast.parse(ast.unparse(target), mode="eval").body
+                self._assign_to(target, ast.copy_location(ast.BinOp(load, op, value), node))
+            case ast.If():
+                self._if(node)
+            case ast.While():
+                self._while(node)
+            case ast.Break():
+                self.out.jump(self._loops[-1][1])
+            case ast.Continue():
+                self.out.jump(self._loops[-1][0])
+            case ast.Return():
+                self._return(node)
+            case ast.Raise(exc=ast.Call(args=[cause, value])):
+                self.raise_trap(self.expression(cause), self.expression(value))
+            case _:
+                raise self.fail(node, f"{ast.unparse(node)!r} is not in the language")
+
+    def raise_trap(self, cause: Value, value: Value) -> None:
+        """Record a trap and leave."""
+        self.out.store(cause, "i64", "%h", HART["pending_cause"].offset)
+        self.out.store(value, "i64", "%h", HART["pending_value"].offset)
+        self.leave_raised()
+
+    def leave_raised(self) -> None:
+        """Leave with the trap that is recorded already."""
+        self.effects.add("raises")
+        self.out.raw(f"store i1 true, ptr {self.raised_slot}")
+        self.out.jump(self.leave)
+
+    def _return(self, node: ast.Return) -> None:
+        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            parts = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+            values = [self.expression(part) for part in parts]
+            if self.returns is None:
+                declared = self._declared_returns(len(values))
+                self.returns = [
+                    declared[i] or ("i64" if v.type == "const" else v.type) for i, v in enumerate(values)
+                ]
+                self.result_slots = [self.out.alloca(kind) for kind in self.returns]
+            for value, kind, slot in zip(values, self.returns, self.result_slots, strict=True):
+                self.out.store(value, kind, slot)
+        self.out.jump(self.leave)
+
+    def _declared_returns(self, count: int) -> list[str]:
+        annotation = self.tree.returns
+        if isinstance(annotation, ast.Name) and count == 1:
+            return [_TYPES.get(annotation.id, "i64" if annotation.id == "Word" else "")]
+        if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+            return [_TYPES.get(ast.unparse(e), "i64") for e in annotation.slice.elts]
+        return [""] * count
+
+    def _if(self, node: ast.If) -> None:
+        test = self.expression(node.test)
+        if test.type == "const":
+            self._statements(node.body if test.number else node.orelse)
+            return
+        then, otherwise, after = (self.out.label(stem) for stem in ("then", "else", "fi"))
+        cold = len(node.body) == 1 and isinstance(node.body[0], ast.Raise)
+        self.out.branch(test, then, otherwise if node.orelse else after, unlikely=cold)
+        self.out.begin(then)
+        self._statements(node.body)
+        self.out.jump(after)
+        if node.orelse:
+            self.out.begin(otherwise)
+            self._statements(node.orelse)
+        self.out.begin(after)
+
+    def _while(self, node: ast.While) -> None:
+        head, body, after = (self.out.label(stem) for stem in ("while", "do", "done"))
+        self.out.begin(head)
+        self.out.branch(self.expression(node.test), body, after)
+        self.out.begin(body)
+        self._loops.append((head, after))
+        self._statements(node.body)
+        self._loops.pop()
+        self.out.jump(head)
+        self.out.begin(after)
+
+    def _assign_to(self, target: ast.expr, source: ast.expr) -> None:
+        match target:
+            case ast.Tuple(elts=targets):
+                if not isinstance(source, ast.Call):
+                    values = [self.expression(s) for s in source.elts] if isinstance(source, ast.Tuple) else []
+                else:
+                    values = self.call_many(source)
+                for part, value in zip(targets, values, strict=True):
+                    if not isinstance(part, ast.Name):
+                        raise self.fail(target, "only names can be unpacked to")
+                    self._assign(part.id, value)
+            case ast.Name(id=name):
+                self._assign(name, self.expression(source))
+            case ast.Attribute(value=ast.Name(id="h"), attr=name):
+                field = self.layout[name]
+                kind = "ptr" if field.type == "ptr" else f"i{field.element_size * 8}"
+                self.out.store(self.expression(source), kind, "%h", field.offset)
+            case ast.Subscript(value=ast.Attribute(value=ast.Name(id="h"), attr=name), slice=index):
+                field = self.layout[name]
+                base = self._element(name, index)
+                self.out.store(self.expression(source), f"i{field.element_size * 8}", base)
+            case _:
+                raise self.fail(target, "cannot assign to that")
+
+    def _assign(self, name: str, value: Value) -> None:
+        kind = "i64" if value.type == "const" else value.type
+        if name not in self._locals:
+            self._locals[name] = (self.out.alloca(kind), kind)
+        slot, kind = self._locals[name]
+        self.out.store(value, kind, slot)
+
+    # --- expressions ---
+
+    def expression(self, node: ast.expr) -> Value:
+        """Emit an expression."""
+        match node:
+            case ast.Constant(value=int() as number):
+                return constant(number)
+            case ast.Name(id=name):
+                return self._name(node, name)
+            case ast.Attribute(value=ast.Name(id="h"), attr=name):
+                field = self.layout[name]
+                if field.type == "ptr":
+                    return self.out.load("ptr", "%h", field.offset)
+                return self.out.word(self.out.load(f"i{field.element_size * 8}", "%h", field.offset))
+            case ast.Attribute():
+                return self._constant(node, self.resolve(node))
+            case ast.Subscript(value=ast.Attribute(value=ast.Name(id="h"), attr=name), slice=index):
+                field = self.layout[name]
+                base = self._element(name, index)
+                if field.type == "ptr":
+                    return self.out.load("ptr", base)
+                return self.out.word(self.out.load(f"i{field.element_size * 8}", base))
+            case ast.BinOp(left=left, op=op, right=right):
+                return self._binary(node, self.expression(left), op, self.expression(right))
+            case ast.UnaryOp(op=op, operand=operand):
+                return self._unary(node, op, self.expression(operand))
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return self._compare(self.expression(left), op, self.expression(right))
+            case ast.BoolOp():
+                return self._boolean(node)
+            case ast.IfExp():
+                return self._conditional(node)
+            case ast.Call():
+                value = self.call(node)
+                if value is None:
+                    raise self.fail(node, f"{ast.unparse(node)!r} gives no value")
+                return value
+            case _:
+                raise self.fail(node, f"{ast.unparse(node)!r} is not in the language")
+
+    def _name(self, node: ast.expr, name: str) -> Value:
+        if name in self._locals:
+            slot, kind = self._locals[name]
+            return self.out.load(kind, slot)
+        if name in self.values:
+            return self.values[name]
+        return self._constant(node, self.resolve(node))
+
+    def _constant(self, node: ast.expr, found: Any) -> Value:
+        if not isinstance(found, int):
+            raise self.fail(node, f"{ast.unparse(node)!r} is not a constant")
+        return constant(found)
+
+    def resolve(self, node: ast.expr) -> Any:
+        """The Python object that a name outside the function stands for."""
+        match node:
+            case ast.Name(id=name):
+                if name in self._names:
+                    return self._names[name]
+                if name in self._globals:
+                    return self._globals[name]
+                raise self.fail(node, f"unknown name {name!r}")
+            case ast.Attribute(value=owner, attr=name):
+                return getattr(self.resolve(owner), name)
+            case _:
+                raise self.fail(node, f"{ast.unparse(node)!r} is not a name")
+
+    def _element(self, name: str, index: ast.expr) -> str:
+        field = self.layout[name]
+        at = self.expression(index)
+        size = field.element_size
+        if at.type == "const":
+            return self.out.address("%h", field.offset + at.number * size)
+        base = self.out.address("%h", field.offset)
+        return self.out.op("ptr", f"getelementptr i{size * 8}, ptr {base}, i64 {self.out.word(at).text}").text
+
+    def _binary(self, node: ast.AST, left: Value, op: ast.operator, right: Value) -> Value:
+        if left.type == right.type == "const":
+            return constant(_FOLD[type(op)](left.number, right.number))
+        if type(op) not in _BINARY:
+            raise self.fail(node, "operator is not in the language")
+        kind = "i128" if "i128" in (left.type, right.type) else "i64"
+        if left.type == right.type == "i1" and isinstance(op, ast.BitAnd | ast.BitOr | ast.BitXor):
+            kind = "i1"
+        if isinstance(op, ast.LShift | ast.RShift):
+            kind = "i128" if left.type == "i128" else "i64"
+        a, b = self.out.cast(left, kind), self.out.cast(right, kind)
+        return self.out.op(kind, f"{_BINARY[type(op)]} {kind} {a.text}, {b.text}")
+
+    def _unary(self, node: ast.AST, op: ast.unaryop, value: Value) -> Value:
+        if isinstance(op, ast.Not):
+            if value.type == "const":
+                return constant(not value.number)
+            return self.out.op("i1", f"xor i1 {self.out.cast(value, 'i1').text}, true")
+        if value.type == "const":
+            return constant(~value.number if isinstance(op, ast.Invert) else -value.number)
+        value = value if value.type == "i128" else self.out.word(value)
+        if isinstance(op, ast.Invert):
+            return self.out.op(value.type, f"xor {value.type} {value.text}, -1")
+        if isinstance(op, ast.USub):
+            return self.out.op(value.type, f"sub {value.type} 0, {value.text}")
+        raise self.fail(node, "operator is not in the language")
+
+    def _compare(self, left: Value, op: ast.cmpop, right: Value) -> Value:
+        if left.type == right.type == "const":
+            folded = {
+                "eq": left.number == right.number,
+                "ne": left.number != right.number,
+                "ult": left.number < right.number,
+                "ule": left.number <= right.number,
+                "ugt": left.number > right.number,
+                "uge": left.number >= right.number,
+            }
+            return constant(folded[_COMPARE[type(op)]])
+        kinds = {left.type, right.type} - {"const"}
+        kind = kinds.pop() if len(kinds) == 1 else "i128" if "i128" in kinds else "i64"
+        if kind == "ptr":
+            raise LoweringError("pointers are compared with is_null")
+        a, b = self.out.cast(left, kind), self.out.cast(right, kind)
+        return self.out.op("i1", f"icmp {_COMPARE[type(op)]} {kind} {a.text}, {b.text}")
+
+    def _boolean(self, node: ast.BoolOp) -> Value:
+        """Short circuit: a later operand may call or divide, so it is evaluated in a block of its own."""
+        result = self.out.alloca("i1")
+        after = self.out.label("bool")
+        is_and = isinstance(node.op, ast.And)
+        for index, operand in enumerate(node.values):
+            value = self.expression(operand)
+            if value.type == "const" and bool(value.number) == is_and and index < len(node.values) - 1:
+                continue
+            self.out.store(value, "i1", result)
+            if index == len(node.values) - 1 or (value.type == "const" and bool(value.number) != is_and):
+                break
+            more = self.out.label("more")
+            tested = self.out.cast(value, "i1")
+            self.out.branch(tested, more if is_and else after, after if is_and else more)
+            self.out.begin(more)
+        self.out.begin(after)
+        return self.out.load("i1", result)
+
+    def _conditional(self, node: ast.IfExp) -> Value:
+        test = self.expression(node.test)
+        if test.type == "const":
+            return self.expression(node.body if test.number else node.orelse)
+        then, otherwise, after = (self.out.label(stem) for stem in ("yes", "no", "got"))
+        self.out.branch(test, then, otherwise)
+        self.out.begin(then)
+        a = self.expression(node.body)
+        kind = "i64" if a.type == "const" else a.type
+        slot = self.out.alloca(kind)
+        self.out.store(a, kind, slot)
+        self.out.jump(after)
+        self.out.begin(otherwise)
+        b = self.expression(node.orelse)
+        if "i128" in (kind, b.type) and kind != b.type != "const":
+            raise self.fail(node, "both arms must be of one width")
+        self.out.store(b, kind, slot)
+        self.out.begin(after)
+        return self.out.load(kind, slot)
+
+    # --- calls ---
+
+    def call(self, node: ast.Call) -> Value | None:
+        """Emit a call that gives one value or none."""
+        target = self.resolve(node.func)
+        if target in (words.Word, int):
+            value = self.expression(node.args[0])
+            return value if value.type == "const" else self.out.word(value)
+        if target is words.Wide:
+            return self.out.cast(self.expression(node.args[0]), "i128")
+        if target is bool:
+            return self.out.cast(self.expression(node.args[0]), "i1")
+        primitive = self.program.primitives.get(target)
+        if primitive is not None:
+            return primitive(self, node.args)
+        folded = self._fold(target, node.args)
+        if folded is not None:
+            return folded
+        values = self.call_many(node)
+        return values[0] if values else None
+
+    def _fold(self, target: Any, args: list[ast.expr]) -> Value | None:
+        """The result of a function that depends on constants alone."""
+        if not inspect.isfunction(target) or not args or any(_is_h(a) for a in args):
+            return None
+        if not all(isinstance(a, ast.Constant | ast.Name | ast.Attribute | ast.BinOp) for a in args):
+            return None
+        values = [self.expression(a) for a in args]
+        if any(v.type != "const" for v in values):
+            return None
+        return constant(target(*(v.number for v in values)))
+
+    def call_many(self, node: ast.Call) -> list[Value]:
+        """Emit a call of a function of the language; its values."""
+        target = self.resolve(node.func)
+        if not inspect.isfunction(target):
+            raise self.fail(node, f"{ast.unparse(node.func)!r} cannot be called")
+        return self.call_function(target, [self.expression(a) if not _is_h(a) else None for a in node.args])
+
+    def call_function(self, target: Callable[..., Any], arguments: list[Value | None]) -> list[Value]:
+        """Call a function of the language; None stands for the hart."""
+        parameters = list(inspect.signature(target).parameters.values())
+        fixed: dict[str, int] = {}
+        passed: list[Value] = []
+        for parameter, argument in zip(parameters, arguments, strict=True):
+            if argument is None:
+                passed.append(Value("%h", "ptr"))
+            elif argument.type == "const" and parameter.annotation in ("int", int):
+                fixed[parameter.name] = argument.number
+            else:
+                passed.append(argument)
+        return self.call_compiled(self.program.function(target, fixed), passed)
+
+    def call_compiled(self, compiled: Compiled, passed: list[Value], convention: str = "") -> list[Value]:
+        """Call what is compiled; leaves if it raised."""
+        self.effects |= compiled.effects
+        arguments = ", ".join(
+            f"{kind} {self.out.cast(value, kind).text}"
+            for kind, value in zip(compiled.parameters, passed, strict=True)
+        )
+        result = compiled.result_type
+        call = f"call {convention}{' ' if convention else ''}{result} {compiled.symbol}({arguments})"
+        if result == "void":
+            self.out.raw(call)
+            return []
+        returned = self.out.op(result, call)
+        members = [*compiled.returns, *(["i1"] if compiled.raises else [])]
+        values = [returned]
+        if len(members) > 1:
+            values = [
+                self.out.op(kind, f"extractvalue {result} {returned.text}, {index}")
+                for index, kind in enumerate(members)
+            ]
+        if compiled.raises:
+            raised = values.pop()
+            fault, fine = self.out.label("fault"), self.out.label("fine")
+            self.out.branch(raised, fault, fine, unlikely=True)
+            self.out.begin(fault)
+            self.leave_raised()
+            self.out.begin(fine)
+        return values
+
+
+def _is_h(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "h"

@@ -210,7 +210,7 @@ def test_a_program_like_that_of_the_gnu_assembler(tmp_path: Path):
     start: li a0, 0x123456789abcdef0
       li a1, -1
       li a2, 0x7ffff800
-      li a3, 0xffffffff
+      li a3, 0x123450000
       mv s0, sp
       seqz a0, a1
       sext.w a0, a0

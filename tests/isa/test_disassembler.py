@@ -43,6 +43,9 @@ def plain(text: str, *, target_base: int = 10) -> list[str]:
     text = re.sub(r"\s*(<.*>|#.*)", "", text)
     # The rounding mode of conversions that are always exact has no name in older binutils.
     text = re.sub(r"(fcvt\.d\.(?:s|wu?) .*), ?rne$", r"\1", text.replace("\t", " "))
+    # A fence of nothing, and shifts by zero, which RV128 takes for shifts by 64.
+    text = re.sub(r"\bunknown\b", "0", text)
+    text = re.sub(r"(c\.s\w+)64 (\w+)", r"\1 \2, 0", text)
     tokens = [token for token in re.split(r"[\s,()]+", text) if token]
     if target_base == 16:
         tokens[-1] = tokens[-1] if tokens[-1].startswith("0x") else "0x" + tokens[-1]
@@ -75,11 +78,10 @@ def test_instructions_read_as_in_objdump(tmp_path: Path):
     pc, differences = 0, []
     for (i, word), theirs in zip(cases, objdump([(w, i.length) for i, w in cases], tmp_path), strict=True):
         ours = disassemble(word, pc)
-        # Targets below zero wrap around in both, to different widths.
         if not same(ours, theirs, i.syntax):
             differences.append(f"{word:#x} at {pc:#x}: {ours!r}, objdump has {theirs!r}")
         pc += i.length
-    assert differences == []
+    assert "\n".join(differences) == ""
 
 
 @needs_binutils
@@ -91,11 +93,12 @@ def test_all_compressed_words_read_as_in_objdump(tmp_path: Path):
         word, ours = words[number], disassemble(words[number], 2 * number)
         decoded = instructions.decode(word)
         if decoded is None:
-            if not theirs.startswith((".", "c.unimp")):
+            # objdump reads c.addi16sp of zero, which is reserved.
+            if not theirs.startswith((".", "c.unimp")) and word != 0x6101:
                 differences.append(f"{word:#06x}: nothing, objdump has {theirs!r}")
         elif not same(ours, theirs, decoded.syntax):
             differences.append(f"{word:#06x}: {ours!r}, objdump has {theirs!r}")
-    assert differences == []
+    assert "\n".join(differences) == ""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from math import isqrt
 from types import SimpleNamespace
 from typing import Any
@@ -184,8 +185,8 @@ def expected_fma(a: int, b: int, c: int, rm: int, fmt: Format) -> tuple[int, int
     if is_nan(a, fmt) or is_nan(b, fmt) or is_nan(c, fmt):
         return expected_nan([a, b, c], fmt)
     if is_inf(a, fmt) or is_inf(b, fmt):
-        product = sign | fmt.infinity
-        return (fmt.nan, NV) if is_inf(c, fmt) and c != product else (product, 0)
+        infinity = sign | fmt.infinity
+        return (fmt.nan, NV) if is_inf(c, fmt) and c != infinity else (infinity, 0)
     if is_inf(c, fmt):
         return c, 0
     return expected_sum(exact(a, fmt) * exact(b, fmt), sign != 0, c, rm, fmt)
@@ -322,14 +323,58 @@ def test_operation_long(name: str, fmt: Format) -> None:
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=("single", "double"))
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_specials(name: str, fmt: Format) -> None:
+    count = OPERATIONS[name][2]
+    one = fmt.emax << fmt.fraction
+    few = [
+        0,
+        1,
+        one,
+        fmt.infinity - 1,
+        fmt.infinity,
+        fmt.infinity + 1,
+        fmt.nan,
+        fmt.sign,
+        fmt.sign | fmt.infinity,
+    ]
+    several = [*few, (1 << fmt.fraction) - 1, one + 1, one - 1, fmt.sign | one, fmt.sign | fmt.infinity - 1]
+    for values in product({1: specials(fmt), 2: several, 3: few}[count], repeat=count):
+        check_operation(name, fmt, list(values))
+
+
+def test_roots_that_look_exact() -> None:
+    """Of these many roots some go on with zeros for longer than they are computed to."""
+    for n in range(2, 1000):
+        a, _ = round_to(Fraction(n), 0, RNE, DOUBLE)
+        assert run(softfloat.float_sqrt, Word(a), RUP, 64) == expected_sqrt(a, RUP, DOUBLE)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=("single", "double"))
+def test_rounding_up_to_infinity(fmt: Format) -> None:
+    """A little more than the largest number: an overflow only if it rounds up."""
+    largest = fmt.infinity - 1
+    half_unit = (2 * fmt.emax - fmt.precision) << fmt.fraction
+    for sign in (0, fmt.sign):
+        for addend in (1, half_unit - 1, half_unit, half_unit + 1):
+            check_operation("add", fmt, [sign | largest, sign | addend])
+            check_operation("fma", fmt, [sign | largest, fmt.emax << fmt.fraction, sign | addend])
+    wide_largest, _ = expected_convert(SINGLE.infinity - 1, RNE, SINGLE, DOUBLE)
+    for addend in (1, (1 << 28) - 1, 1 << 28, (1 << 28) + 1):
+        for rm in MODES:
+            result = run(softfloat.float_narrow, Word(wide_largest + addend), rm)
+            assert result == expected_convert(wide_largest + addend, rm, DOUBLE, SINGLE)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=("single", "double"))
 def test_nearby_results_of_fma(fmt: Format) -> None:
     """The addend is close to minus the product, so that almost everything cancels."""
 
     @settings(max_examples=120, deadline=None)
     @given(operands(fmt, 2), st.integers(-3, 3), st.integers(0, 1))
     def check(values: list[int], offset: int, sign: int) -> None:
-        product, _ = expected_mul(*values, RNE, fmt)
-        addend = (product ^ sign * fmt.sign) + offset
+        close, _ = expected_mul(*values, RNE, fmt)
+        addend = (close ^ sign * fmt.sign) + offset
         check_operation("fma", fmt, [*values, addend & (2 * fmt.sign - 1)])
 
     check()

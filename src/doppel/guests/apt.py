@@ -1,8 +1,9 @@
 """apt-get driven with a configuration of our own, so that it needs no root and changes nothing of the host's.
 
-All of apt's state lives in one folder. Of the host's own configuration only what says how to get at files is
-taken over (proxies, time limits, certificates: the `Acquire` tree of apt.conf(5)); hooks, preferences, sources
-and anything that would relax the checking of signatures are not.
+All of apt's state lives in a folder of its own that can go when the packages are there. Of the host's own
+configuration only what says how to get at files is taken over (proxies, time limits, certificates: the
+`Acquire` tree of apt.conf(5)); hooks, preferences, sources and anything that would relax the checking of
+signatures are not.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ _PRINTED_URI = re.compile(r"'[^']+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha25
 _STATUS = re.compile(rb"dlstatus:\d+:([0-9.]+):")
 _GETTING = re.compile(r"^Get:\d+ \S+ \S+ \S+ (\S+) ", re.MULTILINE)
 
-_COMPLAINT = re.compile(r"^(?:E|W|Err): *(.*)", re.MULTILINE)
+# apt gives the reason on the line after the one that says what failed.
+_REASON = re.compile(r"^Err:.*\n +(.*)", re.MULTILINE)
+_COMPLAINT = re.compile(r"^E: (.*)", re.MULTILINE)
 _NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|enough free space")
 _NO_VERIFIER = re.compile(r"gpgv?[^\n]*(?:required|not installed)|sqv[^\n]*(?:required|not installed)")
 _SIGNATURE = re.compile(
     r"NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|ERRSIG|is not signed|not signed by|Missing key|invalid signature"
 )
-_ABSENT = re.compile(r"does not have a Release file|doesn't support architecture|404 +Not Found|File not found")
+_ABSENT = re.compile(r"\b404\b|File not found|doesn't support architecture")
 _TORN = re.compile(r"Hash Sum mismatch|unexpected size")
 
 
@@ -102,12 +105,12 @@ class HostApt:
 
     @staticmethod
     def _ask(*command: str) -> str:
+        environment = {**os.environ, "LC_ALL": "C"}
         try:
-            environment = {**os.environ, "LC_ALL": "C"}
-            answer = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+            answer = subprocess.run(command, capture_output=True, env=environment)
         except OSError as error:
             raise DoppelError(f"cannot run {command[0]}: {error.strerror}", OTHER_WAYS) from error
-        return answer.stdout
+        return answer.stdout.decode("utf-8", "replace")
 
 
 class Apt:
@@ -116,7 +119,9 @@ class Apt:
     `keyrings` are files of public keys, at least one of which must have signed the mirror's Release file.
     """
 
-    def __init__(self, folder: Path, host: HostApt, mirror: str, suite: str, keyrings: Iterable[Path]) -> None:
+    def __init__(
+        self, folder: Path, host: HostApt, mirror: str, suite: str, keyrings: Iterable[Path]
+    ) -> None:
         if any(bad in str(folder) for bad in '"\n'):
             raise DoppelError(
                 f"apt cannot work in the folder {str(folder)!r}", "set XDG_CACHE_HOME to a plainer path"
@@ -138,16 +143,19 @@ class Apt:
         _, output = self._run(["apt-cache", "--no-all-versions", "show", package])
         found = [fields for fields in stanza.parse(output) if fields.get("Package") == package]
         if not found:
-            raise MirrorError(f"{self.mirror} has no package {package} in Debian {self._suite}", OTHER_WAYS)
+            raise MirrorError(
+                f"the mirror {self.mirror} has no {package} for {ARCHITECTURE} in Debian {self._suite}",
+                OTHER_WAYS,
+            )
         return found[0]
 
-    def files(self, packages: Sequence[str]) -> list[File]:
-        """What the newest versions of these packages are called, and how large they are."""
+    def files(self, packages: Sequence[str]) -> dict[str, File]:
+        """The files of the newest versions of these packages, by package."""
         code, output = self._run(["apt-get", "-qq", "--print-uris", "download", *packages])
-        found = [
-            File(match["file"], int(match["size"]), match["sha256"]) for match in _PRINTED_URI.finditer(output)
-        ]
-        if code or len(found) != len(packages):
+        uris = _PRINTED_URI.finditer(output)
+        files = [File(uri["file"], int(uri["size"]), uri["sha256"]) for uri in uris]
+        found = {file.name.partition("_")[0]: file for file in files}
+        if code or found.keys() != set(packages):
             self._fail(output)
         return found
 
@@ -173,7 +181,7 @@ class Apt:
             try:
                 keys = keyring.read_bytes()
             except OSError as error:
-                raise DoppelError(f"cannot read the keys in {keyring}: {error.strerror}", OTHER_WAYS) from error
+                raise DoppelError(f"cannot read the keys in {keyring}: {error.strerror}") from error
             # apt goes by the suffix to tell the two forms of a keyring apart.
             suffix = "asc" if keys.lstrip().startswith(b"-----BEGIN PGP") else "gpg"
             (etc / f"trusted.gpg.d/{number}.{suffix}").write_bytes(keys)
@@ -183,6 +191,7 @@ class Apt:
             ("Dir::State", folder / "state"),
             ("Dir::State::status", folder / "state/status"),
             ("Dir::Cache", folder / "cache"),
+            ("Dir::Cache::srcpkgcache", ""),
             ("Dir::Etc", etc),
             ("Dir::Etc::netrc", host.paths.get("netrc", etc / "auth.conf")),
             ("Dir::Etc::netrcparts", host.paths.get("netrc_folder", etc / "auth.conf.d")),
@@ -233,7 +242,7 @@ class Apt:
             _end(process)
 
     def _fail(self, output: str) -> NoReturn:
-        complaints = _COMPLAINT.findall(output) or [line for line in output.splitlines() if line] or ["no reason"]
+        reasons = _REASON.findall(output) or _COMPLAINT.findall(output) or output.split("\n")
         where = f"the mirror {self.mirror}"
         if _NO_ROOM.search(output):
             raise DoppelError(
@@ -249,11 +258,12 @@ class Apt:
             )
         if _TORN.search(output):
             raise MirrorError(
-                f"{where} sent a file that differs from what its index says", f"try again later, or {OTHER_WAYS}"
+                f"{where} sent a file that differs from what its index says",
+                f"try again later, or {OTHER_WAYS}",
             )
         if _ABSENT.search(output):
             raise MirrorError(f"{where} does not have Debian {self._suite} for {ARCHITECTURE}", OTHER_WAYS)
-        raise MirrorError(f"{where} cannot be used: {complaints[0]}", f"check the network, {OTHER_WAYS}")
+        raise MirrorError(f"{where} cannot be used: {reasons[0]}", f"check the network, {OTHER_WAYS}")
 
 
 def _follow(

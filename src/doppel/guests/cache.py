@@ -2,9 +2,9 @@
 
 Where: `$XDG_CACHE_HOME/doppel`, or `~/.cache/doppel` (XDG Base Directory Specification). What is in it:
 
-    packages/   .deb files as they came, and what is known of them
+    packages/   .deb files as they came
     guests/     ready guest systems, one folder each
-    apt/        apt's private state, one folder per mirror
+    known/      what is known of the packages: names, versions, digests
     locks/      empty files for flock(2)
     tmp/        what is being written; never counts as present
 
@@ -31,7 +31,7 @@ from doppel.errors import DoppelError
 
 __all__ = ["Cache", "CacheEntry", "default_root"]
 
-_SHELVES = ("guests", "packages", "apt")
+_SHELVES = ("guests", "packages")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A file system without flock(2), such as some network ones: doppel then works without.
@@ -55,7 +55,7 @@ def default_root() -> Path:
 class CacheEntry:
     """Something in the cache that can be listed and removed.
 
-    `shelf` is "guests", "packages" or "apt"; `size` is in bytes; `modified` in seconds since the epoch.
+    `shelf` is "guests" or "packages"; `size` is in bytes; `modified` in seconds since the epoch.
     """
 
     shelf: str
@@ -78,7 +78,7 @@ class Cache:
         `waiting` is called once if somebody else holds the lock. The lock ends with its holder, however that
         ends.
         """
-        with self._errors():
+        with self.errors():
             self._make(self.root / "locks")
             handle = os.open(self.root / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -91,14 +91,14 @@ class Cache:
 
     def write(self, relative: str, data: bytes) -> Path:
         """Put a file into the cache, whole or not at all, replacing an older one."""
-        with self.scratch() as folder, self._errors():
+        with self.scratch() as folder, self.errors():
             temporary = folder / "file"
             temporary.write_bytes(data)
             return self._publish(temporary, relative)
 
     def adopt(self, file: Path, relative: str) -> Path:
         """Move a finished file from a scratch folder to its place, replacing an older one."""
-        with self._errors():
+        with self.errors():
             return self._publish(file, relative)
 
     @contextlib.contextmanager
@@ -109,7 +109,7 @@ class Cache:
         """
         with self.scratch() as temporary:
             filled = temporary / "folder"
-            with self._errors():
+            with self.errors():
                 filled.mkdir()
                 yield filled
                 self._publish(filled, relative)
@@ -117,17 +117,17 @@ class Cache:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder on the cache's disk that is gone after the block."""
-        with self._errors():
+        with self.errors():
             self._make(self.root / "tmp")
             self._remove_leftovers()
             folder = self.root / "tmp" / secrets.token_hex(8)
             folder.mkdir()
         handle = -1
         try:
-            with self._errors():
+            with self.errors():
                 handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 _try_lock(handle)
-            with self._errors():
+            with self.errors():
                 yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +136,7 @@ class Cache:
 
     def reserve(self, size: int) -> None:
         """Raise `DoppelError` if the disk has less than `size` bytes left."""
-        with self._errors():
+        with self.errors():
             self._make(self.root)
             free = shutil.disk_usage(self.root).free
         if free < size:
@@ -146,21 +146,39 @@ class Cache:
         """Everything that can be removed, shelf by shelf; empty if there is no cache."""
         found = []
         for shelf in _SHELVES:
-            with self._errors():
+            with self.errors():
                 try:
                     paths = sorted((self.root / shelf).iterdir())
                 except FileNotFoundError:
                     continue
             for path in paths:
-                with self._errors(), contextlib.suppress(FileNotFoundError):
+                with self.errors(), contextlib.suppress(FileNotFoundError):
                     entry = CacheEntry(shelf, path.name, path, _size(path), path.lstat().st_mtime)
                     found.append(entry)
         return found
 
     def remove(self, entry: CacheEntry) -> None:
         """Remove an entry, all of it at once; one that is gone already is no error."""
-        with self.scratch() as folder, self._errors(), contextlib.suppress(FileNotFoundError):
+        with self.scratch() as folder, self.errors(), contextlib.suppress(FileNotFoundError):
             entry.path.rename(folder / "removed")
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what the file system refuses in the block into a `DoppelError` about this cache."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise self._no_room("") from error
+            if error.errno in _NOT_ALLOWED:
+                raise DoppelError(
+                    f"the cache folder {self.root} cannot be written ({error.strerror})",
+                    "correct its permissions, or set XDG_CACHE_HOME to a folder of yours",
+                ) from error
+            raise DoppelError(
+                f"the cache folder {self.root} cannot be used: {error.strerror or error}",
+                "look at what is in the way there, or set XDG_CACHE_HOME to another folder",
+            ) from error
 
     def _publish(self, source: Path, relative: str) -> Path:
         target = self.root / relative
@@ -189,23 +207,6 @@ class Cache:
                     shutil.rmtree(path, ignore_errors=True)
                 finally:
                     os.close(handle)
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise self._no_room("") from error
-            if error.errno in _NOT_ALLOWED:
-                raise DoppelError(
-                    f"the cache folder {self.root} cannot be written ({error.strerror})",
-                    "correct its permissions, or set XDG_CACHE_HOME to a folder of yours",
-                ) from error
-            raise DoppelError(
-                f"the cache folder {self.root} cannot be used: {error.strerror or error}",
-                "look at what is in the way there, or set XDG_CACHE_HOME to another folder",
-            ) from error
 
     def _no_room(self, detail: str) -> DoppelError:
         return DoppelError(

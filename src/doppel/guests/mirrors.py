@@ -17,10 +17,8 @@ from doppel.guests import stanza
 __all__ = ["Mirror", "from_index_targets", "from_sources", "keyrings"]
 
 # Suites by which a source file names the Debian archive itself; security and third-party suites have others.
-_SUITES = frozenset(
-    "stable oldstable oldoldstable testing unstable sid experimental "
-    "stretch buster bullseye bookworm trixie forky duke".split()
-)
+_SUITES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "sid", "experimental"}
+_SUITES |= {"buster", "bullseye", "bookworm", "trixie", "forky", "duke"}
 _KEYRING_FOLDER = Path("usr/share/keyrings")
 _ONE_LINE = re.compile(
     r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)"

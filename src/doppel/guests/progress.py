@@ -8,7 +8,7 @@ __all__ = ["Progress", "Silent"]
 
 
 class Progress(Protocol):
-    """Told about everything that takes more than a moment. Calls come from one thread, a few times a second."""
+    """Told about everything that takes more than a moment, from one thread, a few times a second."""
 
     def step(self, text: str) -> None:
         """A new piece of work begins; its size is not known."""

@@ -30,7 +30,6 @@ from doppel.isa.words import (
     clz,
     div_unsigned,
     high,
-    low,
     rem_unsigned,
     signed_lt,
     sra,
@@ -76,8 +75,6 @@ def rounded_sum(
     else:
         total = b - a
         sign = sign_b
-    if high(total) == 0:
-        return rounded(h, sign, exponent - 64, low(total), rm, bits)
     shift = clz(high(total))
     return rounded(h, sign, exponent - shift, jammed_high(total << shift), rm, bits)
 

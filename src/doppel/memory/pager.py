@@ -1,0 +1,62 @@
+"""Who answers VM-faults. The default: a zeroed frame when a page is first touched."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from doppel.memory.entry import PAGE_SIZE
+from doppel.memory.fmap import FMap
+from doppel.memory.frames import FramePool
+
+__all__ = ["Pager", "ZeroPager"]
+
+# Pages mapped by one VM-fault: the host commits a page only when it is touched, so mapping around costs nothing.
+CLUSTER_PAGES = 512
+
+
+class Pager(Protocol):
+    """Makes guest pages present."""
+
+    def fault(self, page: int) -> None:
+        """Give the guest page, which is memory, a frame.
+
+        Raises:
+            MemoryError: there is none.
+        """
+
+
+class ZeroPager:
+    """Frames from a pool, zero-filled, in clusters of up to 2 MiB."""
+
+    def __init__(self, fmap: FMap, pool: FramePool) -> None:
+        self._fmap = fmap
+        self._pool = pool
+        self._runs: list[tuple[int, int]] = []
+        self.faults = 0
+
+    def fault(self, page: int) -> None:
+        """Map the cluster around the page, as far as it is memory and has no frames yet."""
+        self.faults += 1
+        first = page - page % CLUSTER_PAGES
+        last = first + CLUSTER_PAGES
+        while first < page and not self._wanted(range(first, page)):
+            first += 1
+        while last > page + 1 and not self._wanted(range(page, last)):
+            last -= 1
+        frame = self._pool.allocate(last - first)
+        self._runs.append((frame, last - first))
+        self._fmap.map(first, frame, last - first)
+
+    def _wanted(self, pages: range) -> bool:
+        return all(self._fmap.is_memory(p) and not self._fmap.is_present(p) for p in pages)
+
+    def release(self) -> None:
+        """Give all frames back."""
+        for frame, count in self._runs:
+            self._pool.release(frame, count)
+        self._runs.clear()
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of guest memory that have frames."""
+        return sum(count for _, count in self._runs) * PAGE_SIZE

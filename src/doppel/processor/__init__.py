@@ -1,0 +1,1 @@
+"""The processor seam: harts that run guest code until there is a reason to leave."""

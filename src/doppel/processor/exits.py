@@ -1,0 +1,24 @@
+"""What a hart's run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from doppel.translate.exits import ExitReason
+
+__all__ = ["Exit", "ExitReason"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Why native code handed control back.
+
+    ``address`` is guest-physical for DEVICE and VM_FAULT, the trap value for TRAP; ``size`` in bytes; ``access`` as in
+    :class:`doppel.isa.privileged.constants.Access`; ``value`` what is stored, or the trap's cause.
+    """
+
+    reason: ExitReason
+    address: int = 0
+    size: int = 0
+    access: int = 0
+    value: int = 0

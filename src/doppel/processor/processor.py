@@ -1,0 +1,215 @@
+"""The translated RISC-V processor of one machine: its harts, and the decoded code they share."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+
+
+from doppel.errors import DoppelError
+from doppel.isa.state import ARCHITECTURAL_STATE
+from doppel.memory.entry import PAGE_SIZE
+from doppel.memory.fmap import FMap
+from doppel.memory.frames import FramePool
+from doppel.processor.exits import Exit, ExitReason
+from doppel.translate.build import load_engine
+from doppel.translate.exits import Reply, Request
+from doppel.translate.layout import CODE_PAGE, HART, MACHINE, MAX_HARTS
+
+__all__ = ["TIMEBASE_HZ", "Hart", "Processor"]
+
+# Ticks a second of the time CSR and the ACLINT.
+TIMEBASE_HZ = 10_000_000
+UNLIMITED = 1 << 60
+
+HartState = HART.structure()
+MachineState = MACHINE.structure()
+_RESET_VALUES = {f.name: f.reset for f in ARCHITECTURAL_STATE if not f.count}
+_ARRAYS = {f.name: (f.type, f.count) for f in ARCHITECTURAL_STATE if f.count}
+
+
+class Processor:
+    """``harts`` harts over one f-map.
+
+    ``clock`` is ``"host"`` (time follows the host's monotonic clock, starting at 0 now) or ``"icount"`` (a tick
+    every ``instructions_per_tick`` instructions). ``supervisor_calls``: traps to M mode end a run with
+    ExitReason.TRAP instead of entering M mode. ``code_bytes`` bounds the memory for decoded code.
+    """
+
+    def __init__(
+        self,
+        fmap: FMap,
+        pool: FramePool,
+        harts: int = 1,
+        *,
+        clock: str = "host",
+        instructions_per_tick: int = 10,
+        supervisor_calls: bool = False,
+        code_bytes: int = 64 << 20,
+        slice_length: int = 20_000,
+    ) -> None:
+        if not 1 <= harts <= MAX_HARTS:
+            raise DoppelError(f"a machine cannot have {harts} harts", f"1 to {MAX_HARTS} are possible")
+        self._code = load_engine()
+        self._fmap, self._pool = fmap, pool
+        capacity = max(16, code_bytes // CODE_PAGE.size)
+        self._code_map = mmap.mmap(
+            -1, capacity * CODE_PAGE.size + PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
+        self._code_table_map = mmap.mmap(-1, max(1, fmap.pages) * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._anchors = [ctypes.c_uint8.from_buffer(m) for m in (self._code_map, self._code_table_map)]
+        libc = ctypes.CDLL(None)
+        self._state = MachineState()
+        self._fill_state(libc, harts, capacity, clock, instructions_per_tick)
+        self._state.supervisor_calls = int(supervisor_calls)
+        self._state.slice_length = slice_length
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._code.addresses["doppel_run"])
+        self._post = ctypes.CFUNCTYPE(
+            None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64
+        )(self._code.addresses["doppel_post"])
+        self._code_written = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)(
+            self._code.addresses["doppel_code_written"]
+        )
+        self.harts = [Hart(self, index) for index in range(harts)]
+        for hart in self.harts:
+            self._state.harts[hart.index] = hart.address
+        self.engine_was_built = self._code.built
+
+    def _fill_state(self, libc: ctypes.CDLL, harts: int, capacity: int, clock: str, per_tick: int) -> None:
+        def function(name: str) -> int:
+            return ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
+
+        state = self._state
+        state.arena = self._pool.address
+        state.fmap = self._fmap.address
+        state.fmap_pages = self._fmap.pages
+        state.code_arena = ctypes.addressof(self._anchors[0])
+        state.code_table = ctypes.addressof(self._anchors[1])
+        state.code_capacity = capacity
+        state.hart_count = harts
+        state.clock_kind = {"host": 0, "icount": 1}[clock]
+        state.clock_offset = time.monotonic_ns()
+        state.instructions_per_tick = per_tick
+        state.clock_gettime = function("clock_gettime")
+        state.syscall = function("syscall")
+        state.memcmp = function("memcmp")
+
+    def ticks(self) -> int:
+        """The machine's time, in ticks of TIMEBASE_HZ."""
+        if self._state.clock_kind:
+            first = self.harts[0].state
+            return int(first.spent // self._state.instructions_per_tick + first.icount_skew)
+        return (time.monotonic_ns() - int(self._state.clock_offset)) // (1_000_000_000 // TIMEBASE_HZ)
+
+    def code_written(self, address: int, length: int) -> None:
+        """Forget what is decoded of guest-physical memory that somebody else than a hart writes."""
+        end = address + length
+        while address < end:
+            take = min(end - address, PAGE_SIZE - address % PAGE_SIZE)
+            self._code_written(self.harts[0].address, address, take)
+            address += take
+        for hart in self.harts:
+            hart.request(Request.FLUSH)
+
+    def flush_translations(self) -> None:
+        """Tell every hart that the f-map has changed; each sees it at its next block end."""
+        for hart in self.harts:
+            hart.request(Request.FLUSH)
+
+    def discard_code(self) -> None:
+        """Forget all decoded code. No hart may be running."""
+        for page in range(self._fmap.pages):
+            if self._fmap.is_present(page) and self._fmap.has_code(page):
+                self._fmap.map(page, self._fmap.frame(page))
+        ctypes.memset(self._state.code_table, 0, self._fmap.pages * 8)
+        self._state.code_used = 0
+        self._state.code_free = 0
+        self.flush_translations()
+
+    def close(self) -> None:
+        """Release the memory for code. No hart may be running."""
+        self._anchors.clear()
+        self._code_map.close()
+        self._code_table_map.close()
+
+
+class Hart:
+    """One hardware thread. ``state`` is its structure (:data:`doppel.translate.layout.HART`), shared with native code."""
+
+    def __init__(self, processor: Processor, index: int) -> None:
+        self.processor = processor
+        self.index = index
+        self._buffer = (ctypes.c_uint8 * (HART.size + 64))()
+        start = -ctypes.addressof(self._buffer) % 64
+        self.state = HartState.from_buffer(self._buffer, start)
+        self.address = ctypes.addressof(self.state)
+        self.state.machine = ctypes.addressof(processor._state)
+        self.reset()
+
+    def reset(self) -> None:
+        """The state after reset (privileged manual 3.4): M mode, pc 0; counters go on."""
+        for name, value in _RESET_VALUES.items():
+            setattr(self.state, name, value)
+        for name, (_kind, count) in _ARRAYS.items():
+            array = getattr(self.state, name)
+            for index in range(count):
+                array[index] = 0
+        self.state.mhartid = self.index
+        self.state.waiting = 0
+        self.state.reply = Reply.NONE
+        self.request(Request.FLUSH)
+
+    def run(self, budget: int = UNLIMITED) -> Exit:
+        """Execute until there is a reason to leave, at the latest after ``budget`` instructions, exactly.
+
+        A trap counts as one of the budget. The GIL is released meanwhile. One thread at a time may run a hart.
+        """
+        state = self.state
+        state.run_end = state.spent + budget
+        self.processor._run(self.address)
+        return Exit(
+            ExitReason(state.exit_reason),
+            state.exit_address,
+            state.exit_size,
+            state.exit_access,
+            state.exit_value,
+        )
+
+    def answer(self, value: int) -> None:
+        """The result of the device access that the last exit was for (0 for a store)."""
+        self.state.reply_value = value
+        self.state.reply = Reply.DONE
+
+    def fault(self) -> None:
+        """The access that the last exit was for reached nothing: the guest gets an access fault."""
+        self.state.reply = Reply.FAULT
+
+    def set_lines(self, mask: int, level: bool) -> None:
+        """Drive interrupt-pending bits (as in mip) from any thread; a waiting hart wakes up."""
+        self.processor._post(self.address, Request.ATTEND, mask if level else 0, 0 if level else mask)
+
+    def request(self, request: int) -> None:
+        """Ask something of the hart (bits of Request) from any thread."""
+        self.processor._post(self.address, request, 0, 0)
+
+    def stop(self) -> None:
+        """Make the current or the next run end with ExitReason.STOPPED, from any thread."""
+        self.request(Request.STOP)
+
+    @property
+    def running(self) -> bool:
+        """Whether native code runs this hart now (also while it waits in wfi)."""
+        return bool(self.state.running)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for an interrupt."""
+        return bool(self.state.waiting)
+
+    @property
+    def instructions(self) -> int:
+        """Instructions retired since reset of the machine; exact when the hart does not run."""
+        return int(self.state.spent - self.state.traps)
+
+

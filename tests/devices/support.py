@@ -1,4 +1,6 @@
-"""What the device tests share: guest memory over a bytearray, wires that remember, and a guest's virtio driver."""
+"""What the device tests share: guest memory over a bytearray, wires that remember, and a guest's virtio
+driver.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import RLock
+
+import msgspec
 
 from doppel.devices.devicetree import DeviceTreeNode
 from doppel.devices.virtio.device import VirtioDevice
@@ -212,7 +216,8 @@ class Ring:
                     indices[at], address, length, flags | (not last), 0 if last else indices[at + 1]
                 )
         head = indices[0]
-        self.buffers[head] = Buffer(head, [(address, length) for address, length, flags in pieces if flags & 2])
+        writable = [(address, length) for address, length, flags in pieces if flags & 2]
+        self.buffers[head] = Buffer(head, writable)
         self.chains[head] = indices
         self.publish(head)
         if kick:
@@ -231,6 +236,8 @@ class Ring:
             data = b"".join(self.memory.read(*piece) for piece in buffer.writable)
             done.append(Done(head, length, data))
             self.seen = (self.seen + 1) & 0xFFFF
+        # used_event: interrupt when the next chain comes back.
+        self.memory.write_u16(self.available + 4 + 2 * self.size, self.seen)
         return done
 
 
@@ -258,6 +265,18 @@ class Driver:
             self.negotiate(features, refused)
             self.set_up(queue_size)
             self.write_status(4)
+
+    def moved_to(self, device: VirtioDevice) -> Driver:
+        """The same guest on another machine: the saved state, encoded and decoded, loaded into ``device``."""
+        state = msgspec.msgpack.decode(msgspec.msgpack.encode(self.transport.save()))
+        copy = Driver(device, start=False, memory=self.memory)
+        copy.transport.load(state)
+        assert copy.transport.save() == self.transport.save()
+        copy.next = self.next
+        copy.rings = self.rings
+        for ring in copy.rings:
+            ring.driver = copy
+        return copy
 
     def read(self, offset: int) -> int:
         return self.transport.read(offset, 4)
@@ -288,7 +307,7 @@ class Driver:
         return high << 32 | self.read(0x010)
 
     def negotiate(self, features: int | None = None, refused: int = 0) -> bool:
-        """Accept ``features`` (all that are offered but ``refused`` by default); whether the device agreed."""
+        """Accept ``features`` (by default all offered but ``refused``); whether the device agreed."""
         self.write(0x070, 0)
         self.write_status(1)
         self.write_status(2)

@@ -61,7 +61,6 @@ class _Record(msgspec.Struct, frozen=True):
     name: str
     version: str
     file: str
-    size: int
     sha256: str
 
 
@@ -78,19 +77,14 @@ def lookup(wanted: Sequence[str], source: Source, cache: Cache) -> dict[str, Pac
     return found | _given(wanted, source.files)
 
 
-def fetch(
-    wanted: Sequence[str], source: Source, cache: Cache, progress: Progress, *, damaged: bool = False
-) -> dict[str, Package]:
-    """All of the wanted packages, downloaded if need be; `DoppelError` if that is not possible.
-
-    With `damaged`, and when the source asks to refresh, the digests of files in the cache are checked.
-    """
+def fetch(wanted: Sequence[str], source: Source, cache: Cache, progress: Progress) -> dict[str, Package]:
+    """All of the wanted packages, their files whole, downloaded if need be; `DoppelError` if that fails."""
     given = _given(wanted, source.files)
     missing = [name for name in wanted if name not in given]
-    if missing and (source.refresh or not _present(missing, cache, check=damaged)):
+    if missing and (source.refresh or not _present(missing, cache)):
         with cache.lock("packages", lambda: progress.step("waiting for another doppel's download")):
             # Whoever held the lock may have fetched the same.
-            if source.refresh or not _present(missing, cache, check=damaged):
+            if source.refresh or not _present(missing, cache):
                 _download(missing, source, cache, progress)
     return lookup(missing, source, cache) | given
 
@@ -122,15 +116,14 @@ def _read_known(cache: Cache) -> dict[str, _Record]:
         return {}
 
 
-def _present(wanted: Iterable[str], cache: Cache, *, check: bool) -> bool:
+def _present(wanted: Iterable[str], cache: Cache) -> bool:
     known = _read_known(cache)
-    return all(name in known and _holds(cache, known[name], check=check) for name in wanted)
+    return all(name in known and _holds(cache, known[name].file, known[name].sha256) for name in wanted)
 
 
-def _holds(cache: Cache, file: File | _Record, *, check: bool) -> bool:
-    path = cache.root / "packages" / (file.file if isinstance(file, _Record) else file.name)
+def _holds(cache: Cache, name: str, sha256: str) -> bool:
     try:
-        return path.stat().st_size == file.size and (not check or _digest(path) == file.sha256)
+        return _digest(cache.root / "packages" / name) == sha256
     except OSError:
         return False
 
@@ -186,7 +179,7 @@ def _download_from(
         apt.update()
         resolved = {name: _resolve(apt, name) for name in wanted}
         files = apt.files([fields["Package"] for fields in resolved.values()])
-        absent = {name: file for name, file in files.items() if not _holds(cache, file, check=True)}
+        absent = {name: file for name, file in files.items() if not _holds(cache, file.name, file.sha256)}
         if absent:
             total = sum(file.size for file in absent.values())
             cache.reserve(total + _HEADROOM)
@@ -201,7 +194,7 @@ def _download_from(
     records = _read_known(cache)
     for name, fields in resolved.items():
         file = files[fields["Package"]]
-        records[name] = _Record(fields["Package"], fields["Version"], file.name, file.size, file.sha256)
+        records[name] = _Record(fields["Package"], fields["Version"], file.name, file.sha256)
     cache.write(_KNOWN, msgspec.json.format(msgspec.json.encode(records)))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from doppel.errors import DoppelError
@@ -109,7 +110,7 @@ def _load(name: str, path: str, data: bytes) -> Module:
                     "use a kernel package from Debian itself (its modules are compressed with xz)",
                 )
         section = ELFFile(io.BytesIO(data)).get_section_by_name(".modinfo")
-    except (lzma.LZMAError, zlib.error, EOFError, OSError, ELFError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, OSError, ELFError, ConstructError, ValueError) as error:
         raise DoppelError(f"the kernel module {path} is damaged: {error}", "get the package again") from error
     facts: dict[str, list[str]] = {}
     for fact in (section.data() if section is not None else b"").split(b"\0"):

@@ -285,7 +285,7 @@ class HartModel:
         if not self.memory.contains(physical, size):
             return False
         # Without any entry switched on there is no need to look through them all.
-        if mode == Mode.M and not any(self.pmpcfg):
+        if int(mode) == Mode.M and not any(self.pmpcfg):
             return True
         return pmp_allows(self, physical, Word(size), Word(access), mode)
 

@@ -31,7 +31,8 @@ class ZeroPager:
     def __init__(self, fmap: FMap, pool: FramePool) -> None:
         self._fmap = fmap
         self._pool = pool
-        self._runs: list[tuple[int, int]] = []
+        # (first guest page, arena offset, pages)
+        self._runs: list[tuple[int, int, int]] = []
         self.faults = 0
 
     def fault(self, page: int) -> None:
@@ -44,19 +45,21 @@ class ZeroPager:
         while last > page + 1 and not self._wanted(range(page, last)):
             last -= 1
         frame = self._pool.allocate(last - first)
-        self._runs.append((frame, last - first))
+        self._runs.append((first, frame, last - first))
         self._fmap.map(first, frame, last - first)
 
     def _wanted(self, pages: range) -> bool:
         return all(self._fmap.is_memory(p) and not self._fmap.is_present(p) for p in pages)
 
     def release(self) -> None:
-        """Give all frames back."""
-        for frame, count in self._runs:
+        """Give all frames back; the pages are memory without frames again. No hart may be running."""
+        for first, frame, count in self._runs:
+            for page in range(first, first + count):
+                self._fmap.unmap(page)
             self._pool.release(frame, count)
         self._runs.clear()
 
     @property
     def mapped_bytes(self) -> int:
         """Bytes of guest memory that have frames."""
-        return sum(count for _, count in self._runs) * PAGE_SIZE
+        return sum(count for _, _, count in self._runs) * PAGE_SIZE

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from doppel.translate.exits import ExitReason
 
 __all__ = ["Exit", "ExitReason"]
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(NamedTuple):
     """Why native code handed control back.
 
     ``address`` is guest-physical for DEVICE and VM_FAULT, the trap value for TRAP; ``size`` in bytes; ``access`` as in

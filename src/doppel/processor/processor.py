@@ -25,6 +25,7 @@ UNLIMITED = 1 << 60
 
 HartState = HART.structure()
 MachineState = MACHINE.structure()
+_REASONS = tuple(ExitReason)
 _RESET_VALUES = {f.name: f.reset for f in ARCHITECTURAL_STATE if not f.count}
 _ARRAYS = {f.name: (f.type, f.count) for f in ARCHITECTURAL_STATE if f.count}
 
@@ -119,9 +120,9 @@ class Processor:
 
     def discard_code(self) -> None:
         """Forget all decoded code. No hart may be running."""
-        for page in range(self._fmap.pages):
-            if self._fmap.is_present(page) and self._fmap.has_code(page):
-                self._fmap.map(page, self._fmap.frame(page))
+        for page, frame in self._fmap.frames():
+            if self._fmap.has_code(page):
+                self._fmap.map(page, frame)
         ctypes.memset(self._state.code_table, 0, self._fmap.pages * 8)
         self._state.code_used = 0
         self._state.code_free = 0
@@ -144,6 +145,7 @@ class Hart:
         start = -ctypes.addressof(self._buffer) % 64
         self.state = HartState.from_buffer(self._buffer, start)
         self.address = ctypes.addressof(self.state)
+        self._run = processor._run
         self.state.machine = ctypes.addressof(processor._state)
         self.reset()
 
@@ -167,9 +169,9 @@ class Hart:
         """
         state = self.state
         state.run_end = state.spent + budget
-        self.processor._run(self.address)
+        self._run(self.address)
         return Exit(
-            ExitReason(state.exit_reason),
+            _REASONS[state.exit_reason],
             state.exit_address,
             state.exit_size,
             state.exit_access,

@@ -36,3 +36,4 @@ class Request:
     STOP = 1
     FLUSH = 2
     ATTEND = 4
+    SOFTWARE = 8  # set SSIP, which only the hart itself may change

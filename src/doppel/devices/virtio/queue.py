@@ -130,6 +130,7 @@ class Virtqueue:
         self._next = 0
         self._used = 0
         self._signalled = 0
+        self._asked: int | None = None
         self._heads: deque[int] = deque()
         self._table = b""
 
@@ -198,15 +199,13 @@ class Virtqueue:
         return not self._memory.read_u16(self.driver) & AVAIL_F_NO_INTERRUPT
 
     def _look(self) -> bool:
-        if self._fetch():
-            return True
-        if not self.event_idx:
-            return False
-        # Ask for a notification of the next chain, then look again for one that came before the driver saw
-        # this.
-        self._memory.write_u16(self.device + 4 + 8 * self.size, self._next)
-        with self._fence:
-            pass
+        """Whether there are new chains; if not, the driver was asked to notify before that was found."""
+        if self.event_idx and self._asked != self._next:
+            # avail_event (section 2.7.10).
+            self._memory.write_u16(self.device + 4 + 8 * self.size, self._next)
+            self._asked = self._next
+            with self._fence:
+                pass
         return self._fetch()
 
     def _fetch(self) -> bool:

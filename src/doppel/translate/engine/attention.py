@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from doppel.isa.primitives import Hart, read_host_flags, ticks
-from doppel.isa.privileged.constants import EnvironmentConfig
+from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt
 from doppel.isa.privileged.trap import (
     delegated,
     interrupts_pending,
@@ -88,13 +88,15 @@ def attend(h: Hart) -> Word:
 
 
 def look_around(h: Hart) -> Word:
-    """One look of attend(); AGAIN if a request came in while the hart waited."""
+    """One look of attend(); AGAIN if something came up while the hart waited."""
     write(address_of(h, "limit"), 0, 8, 0)
     memory_barrier()
     requests = exchange(address_of(h, "requests"), 0, 0)
     if requests != 0:
         if requests & Request.FLUSH != 0:
             flush_all(h)
+        if requests & Request.SOFTWARE != 0:
+            h.mip = h.mip | 1 << Interrupt.SSI
         h.acknowledged = h.acknowledged + 1
     settle(h)
     if requests & Request.STOP != 0:
@@ -133,11 +135,10 @@ def wait(h: Hart) -> Word:
     while True:
         seen = h.wake
         memory_barrier()
+        if read(address_of(h, "requests"), 0, 8) != 0:
+            return Word(AGAIN)
         if interrupts_pending(h) & h.mie != 0:
             h.waiting = 0
-            request_attention(h)
-            return Word(0)
-        if read(address_of(h, "requests"), 0, 8) != 0:
             return Word(AGAIN)
         deadline = h.mtimecmp
         if h.menvcfg & EnvironmentConfig.STCE != 0 and h.stimecmp < deadline:

@@ -1,0 +1,94 @@
+"""``doppel images``: the guests by name, and what the cache holds of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from doppel.cache import Cache, CacheEntry
+from doppel.cli.progress import ConsoleProgress
+from doppel.errors import DoppelError
+from doppel.guests.catalog import GUESTS, GuestFiles, prepare
+from doppel.guests.debian import Source
+
+__all__ = ["fetch", "prepare_guest", "remove", "show", "source"]
+
+
+def source(mirror: str, debs: Sequence[Path], keyring: Path | None, refresh: bool) -> Source:
+    """Where packages come from, as the options say."""
+    for path in (*debs, *([keyring] if keyring else [])):
+        if not path.is_file():
+            raise DoppelError(f"there is no file {path}", "check the name")
+    return Source(tuple(debs), mirror or None, keyring, refresh)
+
+
+def prepare_guest(name: str, packages: Source) -> GuestFiles:
+    """A guest's files, with progress on stderr if that takes a while."""
+    with ConsoleProgress() as progress:
+        return prepare(name, packages, progress)
+
+
+def show() -> int:
+    """List guests and cache."""
+    console = Console(soft_wrap=True, highlight=False)
+    guests = Table("guest", "", box=None, pad_edge=False)
+    for name, description in GUESTS.items():
+        guests.add_row(name, description)
+    console.print(guests)
+    cache = Cache()
+    entries = cache.entries()
+    console.print()
+    if not entries:
+        console.print(f"The cache {cache.root} is empty.", markup=False)
+        return 0
+    held = Table("in the cache", "kind", "size", "made", box=None, pad_edge=False)
+    held.columns[2].justify = "right"
+    for entry in entries:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified))
+        held.add_row(entry.name, entry.shelf, _size(entry.size), made)
+    console.print(held)
+    total = sum(entry.size for entry in entries)
+    console.print(f"{_size(total)} in {cache.root}", markup=False)
+    return 0
+
+
+def fetch(guest: str, mirror: str, debs: Sequence[Path], keyring: Path | None, refresh: bool) -> int:
+    """Make a guest ready and say of what and where."""
+    files = prepare_guest(guest, source(mirror, debs, keyring, refresh))
+    for package, version in files.packages.items():
+        print(f"{package} {version}")
+    for name, path in files.files.items():
+        print(f"{name}: {path}")
+    return 0
+
+
+def remove(names: Sequence[str], everything: bool) -> int:
+    """Remove entries of the cache by name."""
+    if bool(names) == everything:
+        raise DoppelError(
+            "remove takes either names or --all", "the names are shown by: doppel images list"
+        )
+    cache = Cache()
+    entries = cache.entries()
+    chosen = entries if everything else [entry for name in names for entry in _named(name, entries)]
+    for entry in dict.fromkeys(chosen):
+        cache.remove(entry)
+        print(f"removed {entry.name} ({_size(entry.size)})")
+    return 0
+
+
+def _named(name: str, entries: Sequence[CacheEntry]) -> list[CacheEntry]:
+    found = [entry for entry in entries if entry.name == name]
+    if not found and name in GUESTS:
+        found = [entry for entry in entries if entry.shelf == "guests" and entry.name.startswith(f"{name}-")]
+    if not found:
+        raise DoppelError(f"the cache has nothing called {name!r}", "see: doppel images list")
+    return found
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,150 @@
+"""The host's terminal in raw mode: every key goes through as it is, and the old mode comes back in any case."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["RawMode", "Terminated", "signals_as_exceptions", "size"]
+
+_FATAL = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+# Indices of tcgetattr's list.
+_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
+
+Attributes = list[int | list[bytes | int]]
+
+
+class Terminated(BaseException):
+    """Another process, or somebody at another terminal, wants doppel to end; ``signal`` says how."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.strsignal(number))
+        self.signal = number
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """Have SIGTERM, SIGHUP and SIGINT raise :class:`Terminated` in the main thread, so that all is put in order.
+
+    Only the first one does; those that come while that is under way change nothing.
+    """
+    raised = False
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        if not raised:
+            raised = True
+            raise Terminated(number)
+
+    before = {number: signal.signal(number, receive) for number in _FATAL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def size(fd: int) -> tuple[int, int] | None:
+    """Rows and columns of the terminal, or None if it is none or does not know."""
+    try:
+        columns, rows = os.get_terminal_size(fd)
+    except OSError:
+        return None
+    return (rows, columns) if rows and columns else None
+
+
+class RawMode:
+    """Raw mode for the terminal at a file descriptor; nothing at all if that is no terminal.
+
+    A context manager, within which :meth:`leave` and :meth:`enter` switch it off and on. While it is on it is
+    also left when the process stops (SIGTSTP), entered again when that goes on (SIGCONT), and left at the
+    latest when Python ends. Output is not processed either: lines need a carriage return.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._on = False
+        self._original: Attributes | None = termios.tcgetattr(fd) if os.isatty(fd) else None
+        self._handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is a terminal."""
+        return self._original is not None
+
+    def __enter__(self) -> RawMode:
+        if self._original is not None:
+            atexit.register(self.leave)
+            for number, handler in ((signal.SIGTSTP, self._stop), (signal.SIGCONT, self._go_on)):
+                self._handlers[number] = signal.signal(number, handler)
+            self.enter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.leave()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        atexit.unregister(self.leave)
+
+    def enter(self) -> None:
+        """Switch raw mode on."""
+        if self._original is not None:
+            self._on = True
+            self._apply(_raw(self._original))
+
+    def leave(self) -> None:
+        """Switch it off."""
+        if self._original is not None and self._on:
+            self._on = False
+            self._apply(self._original)
+
+    def _apply(self, attributes: Attributes) -> None:
+        try:
+            # From the background this would stop the process with SIGTTOU.
+            if os.tcgetpgrp(self._fd) == os.getpgrp():
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, attributes)
+        except (termios.error, OSError):
+            # The terminal is gone: nothing is left to restore.
+            return
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._on and self._original is not None:
+            self._apply(self._original)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        # Here the process stands still until SIGCONT.
+        signal.signal(signal.SIGTSTP, self._stop)
+
+    def _go_on(self, number: int, frame: FrameType | None) -> None:
+        if self._on and self._original is not None:
+            self._apply(_raw(self._original))
+
+
+def _raw(original: Attributes) -> Attributes:
+    """As cfmakeraw(3) has it."""
+    raw = list(original)
+    raw[_IFLAG] = _without(
+        original[_IFLAG], "IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON".split()
+    )
+    raw[_OFLAG] = _without(original[_OFLAG], ["OPOST"])
+    raw[_LFLAG] = _without(original[_LFLAG], "ECHO ECHONL ICANON ISIG IEXTEN".split())
+    raw[_CFLAG] = _without(original[_CFLAG], ["CSIZE", "PARENB"]) | termios.CS8
+    characters = original[_CC]
+    assert isinstance(characters, list)
+    characters = list(characters)
+    characters[termios.VMIN], characters[termios.VTIME] = 1, 0
+    raw[_CC] = characters
+    return raw
+
+
+def _without(flags: int | list[bytes | int], names: list[str]) -> int:
+    assert isinstance(flags, int)
+    for name in names:
+        flags &= ~getattr(termios, name)
+    return flags

@@ -1,0 +1,1 @@
+"""Running folders of ELF test programs on the bare processor: the public RISC-V conformance suites."""

@@ -121,9 +121,8 @@ def measure(title: str, bench: Bench, total: int) -> None:
         ):
             amount = min(total, 16 * MIB) if length == 4096 else total
             rate = max(bench.run(kind, amount, length, piece) for _ in range(3))
-            print(
-                f"{title:9} {verb:5} {length >> 10:5} KiB in pieces of {piece >> 10:4} KiB: {rate / MIB:8.0f} MiB/s"
-            )
+            size = f"{length >> 10:5} KiB in pieces of {piece >> 10:4} KiB"
+            print(f"{title:9} {verb:5} {size}: {rate / MIB:8.0f} MiB/s")
 
 
 def main() -> None:

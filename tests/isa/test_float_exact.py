@@ -314,7 +314,7 @@ def test_operation(name: str, fmt: Format) -> None:
 @pytest.mark.parametrize("fmt", FORMATS, ids=("single", "double"))
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_long(name: str, fmt: Format) -> None:
-    @settings(max_examples=5000, deadline=None)
+    @settings(max_examples=1500, deadline=None)
     @given(operands(fmt, OPERATIONS[name][2]))
     def check(values: list[int]) -> None:
         check_operation(name, fmt, values)

@@ -220,7 +220,7 @@ def test_against_qemu(oracle: Oracle, instruction: Instruction) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("instruction", COMPUTING, ids=lambda i: i.name)
 def test_against_qemu_long(oracle: Oracle, instruction: Instruction) -> None:
-    compare(oracle, instruction, 1500, 10)
+    compare(oracle, instruction, 800, 10)
 
 
 def test_every_instruction_is_there() -> None:

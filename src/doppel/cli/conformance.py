@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
+from doppel.cli.tables import print_table
 from doppel.conformance.report import markdown_table, summary
 from doppel.conformance.runner import Result, Verdict
 from doppel.conformance.suite import find_tests, run_suite
@@ -25,7 +25,8 @@ def conformance(folder: Path, jobs: int, write: Path | None) -> int:
     results = _run_with_progress(find_tests(folder), jobs)
     others = [result for result in results if result.verdict is not Verdict.PASSED]
     if others:
-        Console(soft_wrap=True).print(_table(others))
+        rows = [(r.name, r.verdict.value, r.detail, str(r.instructions or "")) for r in others]
+        print_table(rows, ("test", "result", "", "instructions"), right=[3])
     print(summary(results))
     if write is not None:
         try:
@@ -43,12 +44,3 @@ def _run_with_progress(files: list[Path], jobs: int) -> list[Result]:
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task("tests", total=len(files))
         return run_suite(files, jobs=jobs, done=lambda result: progress.advance(task))
-
-
-def _table(results: list[Result]) -> Table:
-    table = Table("test", "result", "", "instructions", box=None, pad_edge=False)
-    table.columns[3].justify = "right"
-    for result in results:
-        count = str(result.instructions) if result.instructions else ""
-        table.add_row(result.name, result.verdict.value, result.detail, count)
-    return table

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from doppel.cli.tables import print_table
 from doppel.errors import DoppelError
 
 __all__ = ["Finding", "doctor", "examine"]
@@ -41,12 +41,8 @@ class Finding:
 
 def doctor() -> int:
     """Show all findings; status 1 if something that doppel needs is missing."""
-    table = Table(box=None, show_header=False, pad_edge=False)
     findings = list(examine())
-    for finding in findings:
-        style = _STYLES[finding.state]
-        table.add_row(finding.subject, f"[{style}]{finding.state}[/{style}]", finding.text)
-    Console(highlight=False).print(table)
+    print_table([(f.subject, Text(f.state, _STYLES[f.state]), f.text) for f in findings])
     bad = [finding.subject for finding in findings if finding.state == "missing"]
     print()
     if bad:
@@ -72,8 +68,7 @@ def examine() -> Iterator[Finding]:
     )
     for subject, look in looks:
         try:
-            for finding in look():
-                yield finding
+            yield from look()
         except DoppelError as error:
             yield Finding(subject, "missing", str(error))
 

@@ -6,11 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from doppel.cache import Cache, CacheEntry
 from doppel.cli.progress import ConsoleProgress
+from doppel.cli.tables import print_table
 from doppel.errors import DoppelError
 from doppel.guests.catalog import GUESTS, GuestFiles, prepare
 from doppel.guests.debian import Source
@@ -34,25 +32,19 @@ def prepare_guest(name: str, packages: Source) -> GuestFiles:
 
 def show() -> int:
     """List guests and cache."""
-    console = Console(soft_wrap=True, highlight=False)
-    guests = Table("guest", "", box=None, pad_edge=False)
-    for name, description in GUESTS.items():
-        guests.add_row(name, description)
-    console.print(guests)
+    print_table(list(GUESTS.items()), ("guest", ""))
+    print()
     cache = Cache()
     entries = cache.entries()
-    console.print()
     if not entries:
-        console.print(f"The cache {cache.root} is empty.", markup=False)
+        print(f"The cache {cache.root} is empty.")
         return 0
-    held = Table("in the cache", "kind", "size", "made", box=None, pad_edge=False)
-    held.columns[2].justify = "right"
-    for entry in entries:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified))
-        held.add_row(entry.name, entry.shelf, _size(entry.size), made)
-    console.print(held)
-    total = sum(entry.size for entry in entries)
-    console.print(f"{_size(total)} in {cache.root}", markup=False)
+    rows = [
+        (entry.name, entry.shelf, _size(entry.size), time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified)))
+        for entry in entries
+    ]
+    print_table(rows, ("in the cache", "kind", "size", "made"), right=[2])
+    print(f"{_size(sum(entry.size for entry in entries))} in {cache.root}")
     return 0
 
 

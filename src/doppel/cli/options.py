@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DiskOption", "Share", "parse_disk", "parse_network", "parse_share", "parse_size"]
 
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SIZE = re.compile(r"(\d{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 # The RISC-V manual has physical addresses of 56 bits; a size beyond any host's memory is a slip all the same.
 _MAX_MEMORY = 1 << 40
 _MIN_MEMORY = 1 << 20

@@ -289,12 +289,10 @@ def _follow(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that apt and its helpers are gone, politely first."""
-    for number, seconds in ((signal.SIGINT, 2), (signal.SIGKILL, 10)):
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, number)
-            process.wait(seconds)
+    """Make sure that apt and its helpers are gone; nothing of what they do outlives their folder anyway."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     if process.stdout is not None:
         process.stdout.close()

@@ -450,7 +450,11 @@ CSR_TABLE: tuple[Csr, ...] = (
     ),
     *(
         Csr(
-            FIRST_PMPADDR + n, f"pmpaddr{n}", "protection address 55:2", read=_read_pmpaddr, write=_write_pmpaddr
+            FIRST_PMPADDR + n,
+            f"pmpaddr{n}",
+            "protection address 55:2",
+            read=_read_pmpaddr,
+            write=_write_pmpaddr,
         )
         for n in range(PMP_ENTRIES)
     ),

@@ -155,7 +155,9 @@ class Pattern:
             for piece_width, value_lsb in token.slices:
                 offset -= piece_width
                 pieces.setdefault(token.name, []).append(Piece(lsb + offset, piece_width, value_lsb))
-        return cls(text, width, mask, match, tuple(_field(name, tuple(parts)) for name, parts in pieces.items()))
+        return cls(
+            text, width, mask, match, tuple(_field(name, tuple(parts)) for name, parts in pieces.items())
+        )
 
     @property
     def length(self) -> int:

@@ -96,14 +96,18 @@ class Extension:
         self.name = name
         self.instructions: list[Instruction] = []
 
-    def instruction(self, pattern: str, *, name: str = "", syntax: str = "") -> Callable[[Body], Body]:
+    def instruction(
+        self, pattern: str, *, name: str = "", syntax: str | None = None
+    ) -> Callable[[Body], Body]:
         """Define an instruction; its mnemonic is the function's name with dots for underscores."""
 
         def define(body: Body) -> Body:
             mnemonic = name or body.__name__.rstrip("_").replace("_", ".")
             parsed = Pattern.parse(pattern)
             self.instructions.append(
-                Instruction(mnemonic, self.name, parsed, body, syntax or _default_syntax(parsed))
+                Instruction(
+                    mnemonic, self.name, parsed, body, _default_syntax(parsed) if syntax is None else syntax
+                )
             )
             return body
 
@@ -117,7 +121,7 @@ class Extension:
         base: str,
         *,
         nonzero: str = "",
-        syntax: str = "",
+        syntax: str | None = None,
         **bindings: str | int,
     ) -> None:
         """Define a 16-bit form of ``base``: ``rd="rd'", rs1=2, imm="nzuimm"`` and so on; slots not given are 0."""
@@ -129,7 +133,7 @@ class Extension:
                 self.name,
                 parsed,
                 instruction.body,
-                syntax or _default_syntax(parsed),
+                _default_syntax(parsed) if syntax is None else syntax,
                 nonzero,
                 instruction,
                 bindings,

@@ -41,7 +41,7 @@ AmoOperation = Literal["swap", "add", "xor", "and", "or", "min", "max", "minu", 
 
 def load(h: Hart, address: int, size: int) -> Word:
     """``size`` bytes (1, 2, 4 or 8, constant) at a virtual address, zero-extended; misaligned is allowed."""
-    return h.load(address, size)  # type: ignore[no-any-return]
+    return h.load(address, size)
 
 
 def store(h: Hart, address: int, size: int, value: int) -> None:
@@ -51,17 +51,17 @@ def store(h: Hart, address: int, size: int, value: int) -> None:
 
 def load_reserved(h: Hart, address: int, size: int) -> Word:
     """LR: load (zero-extended) and reserve; misaligned traps (unprivileged manual, Zalrsc)."""
-    return h.load_reserved(address, size)  # type: ignore[no-any-return]
+    return h.load_reserved(address, size)
 
 
 def store_conditional(h: Hart, address: int, size: int, value: int) -> Word:
     """SC: 0 if stored, 1 if the reservation was lost; misaligned traps."""
-    return h.store_conditional(address, size, value)  # type: ignore[no-any-return]
+    return h.store_conditional(address, size, value)
 
 
 def amo(h: Hart, address: int, size: int, operation: AmoOperation, value: int) -> Word:
     """Atomic read-modify-write of 4 or 8 bytes, returns the old value zero-extended; misaligned traps (Zaamo)."""
-    return h.amo(address, size, operation, value)  # type: ignore[no-any-return]
+    return h.amo(address, size, operation, value)
 
 
 def zero_block(h: Hart, address: int) -> None:
@@ -81,22 +81,22 @@ def jump(h: Hart, target: int) -> None:
 
 def physical_load(h: Hart, address: int, cause: int, value: int) -> Word:
     """The 8 bytes of a page-table entry at a guest-physical address; raises Trap(cause, value) where no memory is."""
-    return h.physical_load(address, cause, value)  # type: ignore[no-any-return]
+    return h.physical_load(address, cause, value)
 
 
 def physical_compare_exchange(h: Hart, address: int, expected: int, value: int) -> bool:
     """Store ``value`` in the 8 bytes at a guest-physical address if they are ``expected``; whether it did."""
-    return h.physical_compare_exchange(address, expected, value)  # type: ignore[no-any-return]
+    return h.physical_compare_exchange(address, expected, value)
 
 
 def ticks(h: Hart) -> Word:
     """The machine's time in timebase ticks."""
-    return h.ticks()  # type: ignore[no-any-return]
+    return h.ticks()
 
 
 def instructions_retired(h: Hart) -> Word:
     """Instructions this hart has retired since reset, without the one that asks."""
-    return h.instructions_retired()  # type: ignore[no-any-return]
+    return h.instructions_retired()
 
 
 def flush_translations(h: Hart) -> None:
@@ -136,7 +136,7 @@ def wait_for_interrupt(h: Hart) -> None:
 
 def read_host_flags(h: Hart) -> Word:
     """Accrued floating-point exceptions (NV DZ OF UF NX from bit 4 down) still in the host's status register."""
-    return h.read_host_flags()  # type: ignore[no-any-return]
+    return h.read_host_flags()
 
 
 def write_host_flags(h: Hart) -> None:

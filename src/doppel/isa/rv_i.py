@@ -283,7 +283,7 @@ def fence(h: Hart) -> None:
 
 
 # The blank syntax: nothing is written of fields that are to be ignored.
-@ZIFENCEI.instruction("imm[11:0] rs1 001 rd 0001111", name="fence.i", syntax=" ")
+@ZIFENCEI.instruction("imm[11:0] rs1 001 rd 0001111", name="fence.i", syntax="")
 def fence_i(h: Hart) -> None:
     synchronize_instructions(h)
 

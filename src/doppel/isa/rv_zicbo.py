@@ -19,9 +19,6 @@ ZICBOM = Extension("Zicbom")
 ZICBOZ = Extension("Zicboz")
 
 BLOCK_SIZE = 64
-# An access that load permission allows and whose faults are those of a store.
-MANAGE = 3
-
 BLOCK = "(rs1)"
 
 
@@ -36,7 +33,7 @@ def require_enabled(h: Hart, enable: Word) -> None:
 def manage_block(h: Hart, address: Word) -> None:
     """Check that a block-management operation may reach the block that contains the address."""
     mode = data_mode(h)
-    physical, _entry, _level = translate(h, address, Word(MANAGE), mode)
+    physical, _entry, _level = translate(h, address, Word(Access.MANAGE), mode)
     block = physical & ~(BLOCK_SIZE - 1)
     if not pmp_allows(h, block, Word(BLOCK_SIZE), Word(Access.LOAD), mode):
         raise Trap(Cause.STORE_ACCESS_FAULT, address)

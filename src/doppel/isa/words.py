@@ -13,7 +13,7 @@ Comparisons are unsigned: signed ones have functions. A shift amount must be sma
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Self, TypeVar
 
 __all__ = [
     "MASK64",
@@ -58,56 +58,56 @@ class _Unsigned(int):
 
     _mask: int = 0
 
-    def __add__(self, other: int):  # type: ignore[no-untyped-def]
+    def __add__(self, other: int) -> Self:
         return type(self)((int(self) + int(other)) & self._mask)
 
     __radd__ = __add__
 
-    def __sub__(self, other: int):  # type: ignore[no-untyped-def]
+    def __sub__(self, other: int) -> Self:
         return type(self)((int(self) - int(other)) & self._mask)
 
-    def __rsub__(self, other: int):  # type: ignore[no-untyped-def]
+    def __rsub__(self, other: int) -> Self:
         return type(self)((int(other) - int(self)) & self._mask)
 
-    def __mul__(self, other: int):  # type: ignore[no-untyped-def]
+    def __mul__(self, other: int) -> Self:
         return type(self)((int(self) * int(other)) & self._mask)
 
     __rmul__ = __mul__
 
-    def __and__(self, other: int):  # type: ignore[no-untyped-def]
+    def __and__(self, other: int) -> Self:
         return type(self)(int(self) & int(other) & self._mask)
 
     __rand__ = __and__
 
-    def __or__(self, other: int):  # type: ignore[no-untyped-def]
+    def __or__(self, other: int) -> Self:
         return type(self)((int(self) | int(other)) & self._mask)
 
     __ror__ = __or__
 
-    def __xor__(self, other: int):  # type: ignore[no-untyped-def]
+    def __xor__(self, other: int) -> Self:
         return type(self)((int(self) ^ int(other)) & self._mask)
 
     __rxor__ = __xor__
 
-    def __invert__(self):  # type: ignore[no-untyped-def]
+    def __invert__(self) -> Self:
         return type(self)(~int(self) & self._mask)
 
-    def __neg__(self):  # type: ignore[no-untyped-def]
+    def __neg__(self) -> Self:
         return type(self)(-int(self) & self._mask)
 
-    def __lshift__(self, amount: int):  # type: ignore[no-untyped-def]
+    def __lshift__(self, amount: int) -> Self:
         self._check(amount)
         return type(self)((int(self) << int(amount)) & self._mask)
 
-    def __rlshift__(self, other: int):  # type: ignore[no-untyped-def]
+    def __rlshift__(self, other: int) -> Self:
         self._check(self)
         return type(self)((int(other) << int(self)) & self._mask)
 
-    def __rshift__(self, amount: int):  # type: ignore[no-untyped-def]
+    def __rshift__(self, amount: int) -> Self:
         self._check(amount)
         return type(self)(int(self) >> int(amount))
 
-    def __rrshift__(self, other: int):  # type: ignore[no-untyped-def]
+    def __rrshift__(self, other: int) -> Self:
         self._check(self)
         return type(self)(int(other) >> int(self))
 

@@ -13,7 +13,7 @@ __all__ = ["FramePool"]
 
 
 class FramePool:
-    """An arena of ``size`` bytes of host memory, reserved at once; the host commits a page when it is touched.
+    """An arena of ``size`` bytes of host memory, reserved at once; a page is committed when touched.
 
     ``address`` is the arena's host address and ``view`` all of it. Frames are named by their offset in bytes.
 
@@ -28,7 +28,8 @@ class FramePool:
             self._map = mmap.mmap(-1, self.size, flags=flags)
         except (OSError, OverflowError, ValueError) as error:
             raise DoppelError(
-                f"the host cannot reserve {self.size >> 20} MiB of memory ({error})", "give the machine less memory"
+                f"the host cannot reserve {self.size >> 20} MiB of memory ({error})",
+                "give the machine less memory",
             ) from error
         self._anchor = ctypes.c_uint8.from_buffer(self._map)
         self.address = ctypes.addressof(self._anchor)

@@ -10,7 +10,8 @@ from doppel.memory.frames import FramePool
 
 __all__ = ["Pager", "ZeroPager"]
 
-# Pages mapped by one VM-fault: the host commits a page only when it is touched, so mapping around costs nothing.
+# Pages mapped by one VM-fault: the host commits a page only when it is touched, so mapping around costs
+# nothing.
 CLUSTER_PAGES = 512
 
 

@@ -1,4 +1,4 @@
-"""Guest-physical memory as devices, loaders and people see it: through the f-map, pages appearing on touch."""
+"""Guest-physical memory as devices, loaders and people see it: through the f-map, pages appear on touch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def _no_code(address: int, length: int) -> None:
 class GuestMemory:
     """Reads and writes; addresses and lengths in bytes.
 
-    ``code_written(address, length)`` is called after a write to a page of which the engine holds decoded code.
+    ``code_written(address, length)`` is called after a write to a page of which the engine holds decoded
+    code.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class GuestMemory:
     def segments(self, address: int, length: int, *, write: bool) -> list[memoryview]:
         """Host memory of the range, in order; adjacent frames come as one piece.
 
-        With ``write`` the engine forgets what it decoded there, so the caller must write soon and hold no piece for long.
+        With ``write`` the engine forgets what it decoded there, so the caller must write soon and hold no
+        piece for long.
 
         Raises:
             GuestAddressError: part of the range is not memory.

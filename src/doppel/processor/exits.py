@@ -12,8 +12,9 @@ __all__ = ["Exit", "ExitReason"]
 class Exit(NamedTuple):
     """Why native code handed control back.
 
-    ``address`` is guest-physical for DEVICE and VM_FAULT, the trap value for TRAP; ``size`` in bytes; ``access`` as in
-    :class:`doppel.isa.privileged.constants.Access`; ``value`` what is stored, or the trap's cause.
+    ``address`` is guest-physical for DEVICE and VM_FAULT, the trap value for TRAP; ``size`` in bytes;
+    ``access`` as in :class:`doppel.isa.privileged.constants.Access`; ``value`` what is stored, or the trap's
+    cause.
     """
 
     reason: ExitReason

@@ -6,7 +6,6 @@ import ctypes
 import mmap
 import time
 
-
 from doppel.errors import DoppelError
 from doppel.isa.state import ARCHITECTURAL_STATE
 from doppel.memory.entry import PAGE_SIZE
@@ -33,8 +32,8 @@ _ARRAYS = {f.name: (f.type, f.count) for f in ARCHITECTURAL_STATE if f.count}
 class Processor:
     """``harts`` harts over one f-map.
 
-    ``clock`` is ``"host"`` (time follows the host's monotonic clock, starting at 0 now) or ``"icount"`` (a tick
-    every ``instructions_per_tick`` instructions). ``supervisor_calls``: traps to M mode end a run with
+    ``clock`` is ``"host"`` (time follows the host's monotonic clock, starting at 0 now) or ``"icount"`` (a
+    tick every ``instructions_per_tick`` instructions). ``supervisor_calls``: traps to M mode end a run with
     ExitReason.TRAP instead of entering M mode. ``code_bytes`` bounds the memory for decoded code.
     """
 
@@ -58,7 +57,9 @@ class Processor:
         self._code_map = mmap.mmap(
             -1, capacity * CODE_PAGE.size + PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         )
-        self._code_table_map = mmap.mmap(-1, max(1, fmap.pages) * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._code_table_map = mmap.mmap(
+            -1, max(1, fmap.pages) * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
         self._anchors = [ctypes.c_uint8.from_buffer(m) for m in (self._code_map, self._code_table_map)]
         libc = ctypes.CDLL(None)
         self._state = MachineState()
@@ -136,7 +137,7 @@ class Processor:
 
 
 class Hart:
-    """One hardware thread. ``state`` is its structure (:data:`doppel.translate.layout.HART`), shared with native code."""
+    """One hardware thread. ``state`` is its structure (``HART`` in the layout), shared with native code."""
 
     def __init__(self, processor: Processor, index: int) -> None:
         self.processor = processor
@@ -165,7 +166,8 @@ class Hart:
     def run(self, budget: int = UNLIMITED) -> Exit:
         """Execute until there is a reason to leave, at the latest after ``budget`` instructions, exactly.
 
-        A trap counts as one of the budget. The GIL is released meanwhile. One thread at a time may run a hart.
+        A trap counts as one of the budget. The GIL is released meanwhile. One thread at a time may run a
+        hart.
         """
         state = self.state
         state.run_end = state.spent + budget
@@ -213,5 +215,3 @@ class Hart:
     def instructions(self) -> int:
         """Instructions retired since reset of the machine; exact when the hart does not run."""
         return int(self.state.spent - self.state.traps)
-
-

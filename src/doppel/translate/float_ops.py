@@ -1,8 +1,9 @@
 """Floating point by the host: round-to-nearest-even arithmetic is one host instruction.
 
-The host's sticky flags gather the exceptions (Intel SDM volume 1, 11.5; Arm ARM A1.5), with tininess after rounding as
-RISC-V has it on x86. Every other rounding mode, and what the host does otherwise, goes to :mod:`doppel.isa.softfloat`.
-Constrained intrinsics keep LLVM from moving an operation to where its flags would be wrong.
+The host's sticky flags gather the exceptions (Intel SDM volume 1, 11.5; Arm ARM A1.5), with tininess after
+rounding as RISC-V has it on x86. Every other rounding mode, and what the host does otherwise, goes to
+:mod:`doppel.isa.softfloat`. Constrained intrinsics keep LLVM from moving an operation to where its flags
+would be wrong.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def _arithmetic(function: Callable[..., Any], intrinsic: str, operands: int) -> 
 
         def native() -> Value:
             passed = ", ".join(f"{kind} {_as_float(low, value, bits)}" for value in values)
-            name = low.out.op(kind, f"call {kind} {_PREFIX}{intrinsic}.f{bits}({passed}, {_NEAREST}) strictfp")
+            name = low.out.op(
+                kind, f"call {kind} {_PREFIX}{intrinsic}.f{bits}({passed}, {_NEAREST}) strictfp"
+            )
             return _canonical(low, name.text, bits)
 
         def soft() -> Value:
@@ -163,7 +166,9 @@ def _narrow(low: FunctionLowering, args: list[ast.expr]) -> Value:
 
     def native() -> Value:
         source = _as_float(low, value, 64)
-        name = low.out.op("float", f"call float {_PREFIX}fptrunc.f32.f64(double {source}, {_NEAREST}) strictfp")
+        name = low.out.op(
+            "float", f"call float {_PREFIX}fptrunc.f32.f64(double {source}, {_NEAREST}) strictfp"
+        )
         return _canonical(low, name.text, 32)
 
     def soft() -> Value:

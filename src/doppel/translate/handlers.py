@@ -1,9 +1,9 @@
 """Interpreter handlers: one native function for each instruction body and length.
 
-A handler reads its operands from its record, does what the body says, and jumps to the handler of the next record:
-``preserve_nonecc`` and ``musttail`` make that a chain of jumps with the hart, the record, the budget and the TLB
-array in registers. A body that branches has a second handler for targets in the same page: the next record is then a
-fixed distance away.
+A handler reads its operands from its record, does what the body says, and jumps to the handler of the next
+record: ``preserve_nonecc`` and ``musttail`` make that a chain of jumps with the hart, the record, the budget
+and the TLB array in registers. A body that branches has a second handler for targets in the same page: the
+next record is then a fixed distance away.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class _BodyLowering(FunctionLowering):
     def __init__(
         self, program: Program, instruction: Instruction, tree: ast.FunctionDef, *, near: bool
     ) -> None:
-        super().__init__(program, instruction.body, tree, {"tlb": Value("%tlb", "ptr"), "h": Value("%h", "ptr")})
+        super().__init__(
+            program, instruction.body, tree, {"tlb": Value("%tlb", "ptr"), "h": Value("%h", "ptr")}
+        )
         self.instruction = instruction
         self.near = near
         self.leave = "finish"

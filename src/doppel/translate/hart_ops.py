@@ -1,7 +1,7 @@
-"""Native code for the functions of :mod:`doppel.isa.primitives`: memory through the TLB, control flow, the engine.
+"""Native code for the functions of :mod:`doppel.isa.primitives`: memory by the TLB, control flow, the engine.
 
-Effects that a handler must know of: ``ends_block`` (go on through attend() and a fresh look-up), ``budget`` (the
-engine needs the exact instruction count).
+Effects that a handler must know of: ``ends_block`` (go on through attend() and a fresh look-up), ``budget``
+(the engine needs the exact instruction count).
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _load_reserved(low: FunctionLowering, args: Arguments) -> Value:
 
 
 def _store_conditional(low: FunctionLowering, args: Arguments) -> Value:
-    """Succeeds if memory still holds what was loaded: a reservation by value, as atomics of the host give it."""
+    """Succeeds if memory still holds what was loaded: a reservation by value, as host atomics give it."""
     out = low.out
     address, size = out.word(low.expression(args[1])), number(low, args[2])
     kind = f"i{size * 8}"

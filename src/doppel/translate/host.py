@@ -34,8 +34,12 @@ _X86_64 = Host(
     futex=202,
     status_type="i32",
     declarations="declare void @llvm.x86.sse.stmxcsr(ptr)\ndeclare void @llvm.x86.sse.ldmxcsr(ptr)\n",
-    read_status="call void @llvm.x86.sse.stmxcsr(ptr {scratch})\n  {status} = load volatile i32, ptr {scratch}",
-    write_status="store volatile i32 {status}, ptr {scratch}\n  call void @llvm.x86.sse.ldmxcsr(ptr {scratch})",
+    read_status=(
+        "call void @llvm.x86.sse.stmxcsr(ptr {scratch})\n  {status} = load volatile i32, ptr {scratch}"
+    ),
+    write_status=(
+        "store volatile i32 {status}, ptr {scratch}\n  call void @llvm.x86.sse.ldmxcsr(ptr {scratch})"
+    ),
     flags=(FlagMove(0, 4), FlagMove(2, 3), FlagMove(3, 2), FlagMove(4, 1), FlagMove(5, 0)),
     clean_status=0x1F80,
 )

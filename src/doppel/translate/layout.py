@@ -1,7 +1,7 @@
 """The layout in memory of a hart and of a machine, as native code and ctypes both see it.
 
-A hart's structure begins with its architectural state (:data:`doppel.isa.state.ARCHITECTURAL_STATE`); behind it come
-the engine's own fields. Offsets for LLVM and the ctypes view derive from the same tables.
+A hart's structure begins with its architectural state (:data:`doppel.isa.state.ARCHITECTURAL_STATE`); behind
+it come the engine's own fields. Offsets for LLVM and the ctypes view derive from the same tables.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _CTYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "u8": ctypes.c_uint8,
 class Tlb:
     """Software TLB of loads and stores: direct-mapped, one array for each way to see memory.
 
-    An entry is the tag that a load, and the tag that a store, must match, and the host address of guest-virtual
-    address zero as this page would have it (host page minus virtual page).
+    An entry is the tag that a load, and the tag that a store, must match, and the host address of
+    guest-virtual address zero as this page would have it (host page minus virtual page).
     """
 
     entries: int = 256
@@ -71,7 +71,7 @@ class InstructionTlb:
 
 @dataclass(frozen=True)
 class Record:
-    """One decoded instruction: the handler's address and its operands. There is one for every two bytes of a page."""
+    """One decoded instruction: the handler's address and its operands; one for every two bytes of a page."""
 
     size: int = 16
     handler: int = 0
@@ -157,7 +157,12 @@ class Layout:
 
 _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("machine", "ptr", 0, "the machine's structure"),
-    ("limit", "u64", 0, "a block ends in attend() when the budget has come down to this: 0, or the maximum to get attention"),
+    (
+        "limit",
+        "u64",
+        0,
+        "a block ends in attend() when the budget has come down to this: 0, or the maximum to get attention",
+    ),
     ("tlb_view", "ptr", 0, "the TLB array for the current data mode"),
     ("itlb_view", "ptr", 0, "the instruction TLB array for the current mode"),
     ("pc_delta", "u64", 0, "the pc of a record is its address / 8 plus this"),
@@ -182,15 +187,30 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("reply_value", "u64", 0, "what the device read gave"),
     ("data_physical", "u64", 0, "guest-physical address of the last slow access"),
     ("scratch_bits", "u64", 0, "the instruction in the scratch records"),
-    ("superpages", "u64", 0, "bit 0, 1: lower, upper half of the address space has superpage translations cached"),
+    (
+        "superpages",
+        "u64",
+        0,
+        "bit 0, 1: lower, upper half of the address space has superpage translations cached",
+    ),
     ("tlb_misses", "u64", 0, "loads and stores that took the slow path"),
     ("itlb_misses", "u64", 0, "jumps that took the slow path"),
     ("decoded", "u64", 0, "instructions decoded"),
     ("interrupts", "u64", 0, "interrupts taken"),
-    ("scratch", "u64", 8, "three records and room to align them: an instruction executed outside a decoded page"),
+    (
+        "scratch",
+        "u64",
+        8,
+        "three records and room to align them: an instruction executed outside a decoded page",
+    ),
     ("timespec", "u64", 2, "buffer for the host's clock"),
     ("icount_skew", "u64", 0, "ticks that an instruction-count clock jumped ahead while waiting"),
-    ("stepping", "u64", 0, "1: every instruction is executed outside the decoded pages, with a look at the budget"),
+    (
+        "stepping",
+        "u64",
+        0,
+        "1: every instruction is executed outside the decoded pages, with a look at the budget",
+    ),
     ("host_fp", "u64", 0, "the host's floating-point control outside native code, kept while inside"),
     ("fp_scratch", "u64", 0, "buffer for the host's floating-point status"),
     ("itlb", "u8", ITLB.views * ITLB.view_size, "instruction TLB"),
@@ -214,7 +234,7 @@ MACHINE = Layout(
         ("code_arena", "ptr", 0, "memory for decoded pages"),
         ("code_capacity", "u64", 0, "decoded pages that fit"),
         ("code_used", "u64", 0, "decoded pages handed out"),
-    ("code_free", "ptr", 0, "decoded pages given back, linked through their first word (one hart only)"),
+        ("code_free", "ptr", 0, "decoded pages given back, linked through their first word (one hart only)"),
         ("code_writes", "u64", 0, "stores that hit pages with decoded code"),
         ("hart_count", "u64", 0, "harts"),
         ("supervisor_calls", "u64", 0, "1: traps to M mode leave native code (the impure interface)"),

@@ -1,8 +1,9 @@
 """Compiling the language of :mod:`doppel.isa.words` to LLVM IR.
 
-:class:`Program` holds the functions compiled so far and compiles what they call. A function that may raise a trap
-returns, besides its values, a flag; the cause and value of the trap are in the hart's ``pending_cause`` and
-``pending_value``. Parameters annotated ``int`` are compile-time constants: each set of them makes a function of its own.
+:class:`Program` holds the functions compiled so far and compiles what they call. A function that may raise a
+trap returns, besides its values, a flag; the cause and value of the trap are in the hart's ``pending_cause``
+and ``pending_value``. Parameters annotated ``int`` are compile-time constants: each set of them makes a
+function of its own.
 """
 
 from __future__ import annotations
@@ -226,9 +227,10 @@ class FunctionLowering:
 
     def fail(self, node: ast.AST, message: str) -> LoweringError:
         """An error that says where."""
-        return LoweringError(
-            f"{self.source.__module__}.{self.source.__qualname__}: line {getattr(node, 'lineno', 0)} of it: {message}"
+        where = (
+            f"{self.source.__module__}.{self.source.__qualname__}: line {getattr(node, 'lineno', 0)} of it"
         )
+        return LoweringError(f"{where}: {message}")
 
     # --- statements ---
 
@@ -329,7 +331,9 @@ class FunctionLowering:
         match target:
             case ast.Tuple(elts=targets):
                 if not isinstance(source, ast.Call):
-                    values = [self.expression(s) for s in source.elts] if isinstance(source, ast.Tuple) else []
+                    values = (
+                        [self.expression(s) for s in source.elts] if isinstance(source, ast.Tuple) else []
+                    )
                 else:
                     values = self.call_many(source)
                 for part, value in zip(targets, values, strict=True):

@@ -1,4 +1,4 @@
-"""The engine's LLVM module: handlers, decoder, the engine's functions, and the few jumps that tie them together."""
+"""The engine's LLVM module: handlers, decoder, the engine's functions, and the jumps that tie them."""
 
 from __future__ import annotations
 
@@ -115,12 +115,15 @@ def _csr_function(program: Program, name: str, *, writes: bool) -> Compiled:
     if writes:
         out.terminate(f"ret i1 {raised.text}")
     else:
-        pair = out.op("{ i64, i1 }", f"insertvalue {{ i64, i1 }} undef, i64 {out.load('i64', result).text}, 0")
+        pair = out.op(
+            "{ i64, i1 }", f"insertvalue {{ i64, i1 }} undef, i64 {out.load('i64', result).text}, 0"
+        )
         both = out.op("{ i64, i1 }", f"insertvalue {{ i64, i1 }} {pair.text}, i1 {raised.text}, 1")
         out.terminate(f"ret {{ i64, i1 }} {both.text}")
     compiled.effects = low.effects
     signature = "ptr %h, i64 %number, i64 %value" if writes else "ptr %h, i64 %number"
-    text = f"define internal {compiled.result_type} @{name}({signature}) noinline nounwind {{\n{out.body()}\n}}\n"
+    head = f"define internal {compiled.result_type} @{name}({signature}) noinline nounwind"
+    text = f"{head} {{\n{out.body()}\n}}\n"
     return program.add(name, compiled, text)
 
 
@@ -183,7 +186,7 @@ def _attend(program: Program) -> str:
 
 
 def _trap(program: Program) -> str:
-    """Deliver what was raised by the instruction at ``h.pc``; an illegal instruction's bits are the trap value."""
+    """Deliver what was raised by the instruction at ``h.pc``; if it is illegal, its bits are the value."""
     tie = _Tie(program, attention.trap)
     out = tie.out
     tie.spill()
@@ -250,7 +253,9 @@ def _illegal(program: Program) -> str:
     tie = _Tie(program, attention.trap)
     tie.spill()
     _store_pc(tie)
-    tie.out.store(Value(str(int(Cause.ILLEGAL_INSTRUCTION)), "i64"), "i64", "%h", HART["pending_cause"].offset)
+    tie.out.store(
+        Value(str(int(Cause.ILLEGAL_INSTRUCTION)), "i64"), "i64", "%h", HART["pending_cause"].offset
+    )
     tie.go("@trap", "%rec")
     return handler_type("@illegal", tie.out.body())
 
@@ -297,13 +302,17 @@ def _run(program: Program) -> str:
 def _exported(program: Program) -> str:
     """Functions that Python calls on a hart it does not run."""
     post = FunctionLowering(program, code.post, _no_body(), {})
-    post.call_function(attention.post_request, [None, Value("%request", "i64"), Value("%set", "i64"), Value("%clear", "i64")])
+    post.call_function(
+        attention.post_request, [None, Value("%request", "i64"), Value("%set", "i64"), Value("%clear", "i64")]
+    )
     post.out.terminate("ret void")
     written = FunctionLowering(program, code.code_written, _no_body(), {})
     written.call_function(code.code_written, [None, Value("%physical", "i64"), Value("%size", "i64")])
     written.out.terminate("ret void")
     return (
-        f"define void @doppel_post(ptr %h, i64 %request, i64 %set, i64 %clear) nounwind {{\n{post.out.body()}\n}}\n"
-        f"define void @doppel_code_written(ptr %h, i64 %physical, i64 %size) nounwind {{\n{written.out.body()}\n}}\n"
+        "define void @doppel_post(ptr %h, i64 %request, i64 %set, i64 %clear) nounwind"
+        f" {{\n{post.out.body()}\n}}\n"
+        "define void @doppel_code_written(ptr %h, i64 %physical, i64 %size) nounwind"
+        f" {{\n{written.out.body()}\n}}\n"
         "define void @doppel_barrier() nounwind {\nentry:\n  fence seq_cst\n  ret void\n}\n"
     )

@@ -106,7 +106,9 @@ def _read_modify_write(operation: str, kind: str = "i64") -> Lowering:
     def emit(low: FunctionLowering, args: Arguments) -> Value:
         place = _place(low, args)
         value = low.out.cast(low.expression(args[2]), kind)
-        return low.out.word(low.out.op(kind, f"atomicrmw {operation} ptr {place}, {kind} {value.text} seq_cst"))
+        return low.out.word(
+            low.out.op(kind, f"atomicrmw {operation} ptr {place}, {kind} {value.text} seq_cst")
+        )
 
     return emit
 
@@ -143,9 +145,7 @@ def _copy_bytes(low: FunctionLowering, args: Arguments) -> None:
 def _call_native(low: FunctionLowering, args: Arguments) -> Value:
     function = low.expression(args[0])
     values = [low.expression(a) for a in args[1:]]
-    passed = ", ".join(
-        f"ptr {v.text}" if v.type == "ptr" else f"i64 {low.out.word(v).text}" for v in values
-    )
+    passed = ", ".join(f"ptr {v.text}" if v.type == "ptr" else f"i64 {low.out.word(v).text}" for v in values)
     return low.out.op("i64", f"call i64 {function.text}({passed})")
 
 

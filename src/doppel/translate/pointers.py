@@ -1,7 +1,7 @@
 """What engine functions may do besides the language of :mod:`doppel.isa.words`: pointers, atomics, leaving.
 
-Engine functions are compiled only; these names exist for the compiler and for type checkers. A parameter annotated
-:class:`Pointer` is a host address. Offsets are bytes.
+Engine functions are compiled only; these names exist for the compiler and for type checkers. A parameter
+annotated :class:`Pointer` is a host address. Offsets are bytes.
 """
 
 from __future__ import annotations

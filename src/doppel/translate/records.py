@@ -1,7 +1,7 @@
 """The native decoder: from instruction bits to a record, by a table made from the encoding patterns.
 
-The table has a row for every instruction, sorted by :func:`doppel.isa.instruction.decode_key`; a row's *format* says
-which fields go to which operand. Formats are few, and each is a piece of straight code.
+The table has a row for every instruction, sorted by :func:`doppel.isa.instruction.decode_key`; a row's
+*format* says which fields go to which operand. Formats are few, and each is a piece of straight code.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ _SLOT_OFFSETS = {
 
 
 def decode_record(h: Hart, record: Pointer, bits: Word, at: Word) -> None:
-    """Fill a record from an instruction; ``at`` is its offset in the page, 4096 or more if it stands alone."""
+    """Fill a record from an instruction; ``at`` is its offset in the page, 4096 or more if alone."""
     raise TypeError("native code only")
 
 
 def _lower_decode(low: FunctionLowering, args: list[ast.expr]) -> None:
     record, bits, at = (low.expression(a) for a in args[1:])
-    low.out.raw(
-        f"call void @decode_bits(ptr {record.text}, i64 {low.out.word(bits).text}, i64 {low.out.word(at).text})"
-    )
+    word, offset = low.out.word(bits), low.out.word(at)
+    low.out.raw(f"call void @decode_bits(ptr {record.text}, i64 {word.text}, i64 {offset.text})")
 
 
 DECODE_OPERATION: Lowering = _lower_decode
@@ -96,7 +95,8 @@ def decoder_text(instructions: InstructionSet, handlers: HandlerCompiler) -> str
         for key in decode_keys(instruction.pattern):
             by_key[key].append(row)
     row_type = "{ i32, i32, i32, i32, ptr, ptr }"
-    starts, rows = [], []
+    starts: list[int] = []
+    rows: list[str] = []
     for group in by_key:
         starts.append(len(rows))
         rows.extend(group)
@@ -130,7 +130,9 @@ def _decode_body(formats: dict[_Format, int]) -> str:
     number = out.load("i64", row)
     out.branch(out.op("i1", f"icmp eq i64 {number.text}, {end.text}"), "illegal", "try")
     out.begin("try")
-    entry = out.op("ptr", f"getelementptr {{ i32, i32, i32, i32, ptr, ptr }}, ptr @decode_rows, i64 {number.text}")
+    entry = out.op(
+        "ptr", f"getelementptr {{ i32, i32, i32, i32, ptr, ptr }}, ptr @decode_rows, i64 {number.text}"
+    )
     out.store(out.op("i64", f"add i64 {number.text}, 1"), "i64", row)
     mask, match, nonzero = (out.word(out.load("i32", entry.text, at)) for at in (0, 4, 8))
     same = out.op("i1", f"icmp eq i64 {out.op('i64', f'and i64 %bits, {mask.text}').text}, {match.text}")

@@ -36,7 +36,9 @@ def _sext(low: FunctionLowering, args: list[ast.expr]) -> Value:
     (x,), bits = _words(low, args[:1]), number(low, args[1])
     if bits == 64:
         return x
-    return low.out.op("i64", f"sext i{bits} {low.out.op(f'i{bits}', f'trunc i64 {x.text} to i{bits}').text} to i64")
+    return low.out.op(
+        "i64", f"sext i{bits} {low.out.op(f'i{bits}', f'trunc i64 {x.text} to i{bits}').text} to i64"
+    )
 
 
 def _zext(low: FunctionLowering, args: list[ast.expr]) -> Value:

@@ -8,10 +8,11 @@ be put there from any thread.
 from __future__ import annotations
 
 import os
-import select
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from threading import Condition, Lock, RLock, Thread, Timer
+
+from doppel.devices.backends.waiting import wait_readable, wait_writable
 
 __all__ = ["Buffer", "Callback", "CharacterBackend", "FileDescriptors", "OutputBatch"]
 
@@ -118,8 +119,7 @@ class FileDescriptors(CharacterBackend):
 
     def _read_input(self, fd: int) -> None:
         while not self._stopped:
-            readable, _, _ = select.select([fd, self._stop_read], [], [])
-            if self._stop_read in readable:
+            if not wait_readable(fd, self._stop_read):
                 return
             try:
                 data = os.read(fd, _READ_SIZE)
@@ -141,7 +141,7 @@ class FileDescriptors(CharacterBackend):
             try:
                 view = view[os.write(fd, view) :]
             except BlockingIOError:
-                select.select([], [fd], [])
+                wait_writable(fd)
             except OSError:
                 self._output_fd = fd = None
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from queue import Empty, Full, Queue
 from threading import Lock, Thread
 
+from doppel.devices.backends.waiting import wait_readable
 from doppel.errors import DoppelError
 
 __all__ = ["MAX_FRAME", "Hub", "Loopback", "NetworkBackend", "Tap"]
@@ -172,8 +172,7 @@ class Tap(NetworkBackend):
 
     def _run(self) -> None:
         while True:
-            readable, _, _ = select.select([self._fd, self._stop_read], [], [])
-            if self._stop_read in readable:
+            if not wait_readable(self._fd, self._stop_read):
                 return
             try:
                 frame = os.read(self._fd, MAX_FRAME)

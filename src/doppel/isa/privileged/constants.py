@@ -24,6 +24,7 @@ class Access(IntEnum):
     FETCH = 0
     LOAD = 1
     STORE = 2
+    MANAGE = 3  # cache-block management: load permission suffices, faults are those of a store (CMO 2.5)
 
 
 class Cause(IntEnum):

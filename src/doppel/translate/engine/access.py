@@ -1,7 +1,7 @@
 """The slow path of loads and stores: walk the φ-map, then the f-map, fill the TLB, reach the memory.
 
-What the f-map does not have is a VM-fault; what is no memory is the bus's. Both leave for Python and the instruction
-runs again, a device's answer then waiting in ``reply``.
+What the f-map does not have is a VM-fault; what is no memory is the bus's. Both leave for Python and the
+instruction runs again, a device's answer then waiting in ``reply``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def data_pointer(h: Hart, address: Word, access: Word, size: Word, value: Word, 
     return host
 
 
-def fill(h: Hart, address: Word, entry: Word, physical: Word, access: Word, mode: Word, host: Pointer) -> None:
+def fill(
+    h: Hart, address: Word, entry: Word, physical: Word, access: Word, mode: Word, host: Pointer
+) -> None:
     """Enter a translation; loads and stores each only as far as all levels permit them already."""
     mapping = read(machine(h, "fmap"), physical >> 12 << 3, 8)
     page = physical & ~0xFFF

@@ -32,7 +32,8 @@ from doppel.translate.pointers import (
 __all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
 
 NO_RESERVATION = (1 << 64) - 1
-# A block of straight-line code holds no more instructions than its page has halfwords, and one look at the budget.
+# A block of straight-line code holds no more instructions than its page has halfwords, and one look at the
+# budget.
 LONGEST_BLOCK = CODE_PAGE.records
 CLOCK_MONOTONIC = 1
 FUTEX_WAIT_PRIVATE = 128
@@ -175,7 +176,8 @@ def trap(h: Hart) -> Word:
     cause = h.pending_cause
     if cause == PENDING_EXIT:
         return Word(1)
-    # A trap costs one of the budget though it retires nothing, so that a guest that only traps comes to its end.
+    # A trap costs one of the budget though it retires nothing, so that a guest that only traps comes to its
+    # end.
     h.budget = h.budget - 1
     h.traps = h.traps + 1
     h.reserved_address = NO_RESERVATION

@@ -1,9 +1,10 @@
 """Decoded pages: made on first execution, kept true to memory by watching stores.
 
-The f-map entry of a page with decoded instructions has CODE set, and no TLB lets a store to it pass; so the store
-takes the slow path and :func:`code_written` undoes what was decoded. With one hart the records concerned go back to
-"not decoded". With more, another hart may be between reading a record's handler and its operands, so the page is
-dropped as a whole and made anew; its memory is used again only when all harts have stood still (ExitReason.CODE_FULL).
+The f-map entry of a page with decoded instructions has CODE set, and no TLB lets a store to it pass; so the
+store takes the slow path and :func:`code_written` undoes what was decoded. With one hart the records
+concerned go back to "not decoded". With more, another hart may be between reading a record's handler and its
+operands, so the page is dropped as a whole and made anew; its memory is used again only when all harts have
+stood still (ExitReason.CODE_FULL).
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def fetch_half(h: Hart, pc: Word) -> Word:
 
 
 def fetch_alone(h: Hart, pc: Word) -> Pointer:
-    """A record outside the decoded pages for one instruction, from memory as it is now, with a way back behind it.
+    """A record outside the decoded pages for one instruction, from memory as it is, with a way back behind.
 
     For instructions that straddle two pages, for pages that are protected in parts, and for stepping.
     """

@@ -23,7 +23,7 @@ def request_attention(h: Hart) -> None:
 
 
 def select_views(h: Hart) -> None:
-    """Point the hart at the arrays for its mode: data seen as U, S, S with SUM, or bare M; code as U, S or M."""
+    """Point the hart at the arrays for its mode: data as U, S, S with SUM, or bare M; code as U, S or M."""
     mode = data_mode(h)
     view = mode
     if mode == Mode.S and h.mstatus & Status.SUM != 0:

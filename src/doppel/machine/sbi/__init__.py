@@ -1,0 +1,1 @@
+"""The supervisor binary interface: doppel as its guest's firmware, one module for each extension."""

@@ -1,0 +1,59 @@
+"""Takes a hart's ECALL to the function that it asks for (SBI 2.0, chapter 3)."""
+
+from __future__ import annotations
+
+from doppel.machine.sbi.base import Base
+from doppel.machine.sbi.dbcn import DebugConsole
+from doppel.machine.sbi.extension import Call, Extension, Platform, SbiError, SbiFailure
+from doppel.machine.sbi.hsm import HartStateManagement
+from doppel.machine.sbi.ipi import Ipi
+from doppel.machine.sbi.legacy import LEGACY
+from doppel.machine.sbi.rfence import RemoteFence
+from doppel.machine.sbi.srst import SystemReset
+from doppel.machine.sbi.time import Time
+from doppel.processor.processor import Hart
+
+__all__ = ["Sbi"]
+
+A0, A1, A6, A7 = 10, 11, 16, 17
+ECALL_LENGTH = 4
+
+
+class Sbi:
+    """All extensions of one machine; ``calls`` counts by extension number."""
+
+    def __init__(self, platform: Platform) -> None:
+        standard = (Time, Ipi, RemoteFence, HartStateManagement, SystemReset, DebugConsole)
+        extensions: list[Extension] = [Base(platform, self.has)]
+        extensions += [kind(platform) for kind in (*standard, *LEGACY)]
+        self._functions = {
+            extension.identifier: (tuple(extension.functions()), extension.legacy) for extension in extensions
+        }
+
+    def has(self, identifier: int) -> bool:
+        """Whether there is an extension of that number."""
+        return identifier in self._functions
+
+    def call(self, hart: Hart) -> None:
+        """Serve the ECALL at the hart's pc, which goes on behind it or where the function says."""
+        state = hart.state
+        registers = state.x
+        state.pc += ECALL_LENGTH
+        functions, legacy = self._functions.get(registers[A7], ((), False))
+        number = 0 if legacy else registers[A6]
+        if number >= len(functions):
+            registers[A0] = SbiError.NOT_SUPPORTED
+            if not legacy:
+                registers[A1] = 0
+            return
+        try:
+            value = functions[number](Call(hart))
+        except SbiFailure as failure:
+            registers[A0], registers[A1] = failure.error, 0
+            return
+        if value is None:
+            return
+        if legacy:
+            registers[A0] = value
+        else:
+            registers[A0], registers[A1] = SbiError.SUCCESS, value

@@ -2,9 +2,10 @@
 
 Where: `$XDG_CACHE_HOME/doppel`, or `~/.cache/doppel` (XDG Base Directory Specification). What is in it:
 
-    packages/   .deb files as they came, and what is known of them
+    packages/   .deb files as they came
+    known/      what is known of the packages: names, versions, digests
     guests/     ready guest systems, one folder each
-    apt/        apt's private state, one folder per mirror
+    engine/     the engine's native code, one object per host and version
     locks/      empty files for flock(2)
     tmp/        what is being written; never counts as present
 
@@ -31,7 +32,7 @@ from doppel.errors import DoppelError
 
 __all__ = ["Cache", "CacheEntry", "default_root"]
 
-_SHELVES = ("guests", "packages", "apt")
+_SHELVES = ("guests", "packages", "engine")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A file system without flock(2), such as some network ones: doppel then works without.
@@ -55,7 +56,7 @@ def default_root() -> Path:
 class CacheEntry:
     """Something in the cache that can be listed and removed.
 
-    `shelf` is "guests", "packages" or "apt"; `size` is in bytes; `modified` in seconds since the epoch.
+    `shelf` is "guests", "packages" or "engine"; `size` is in bytes; `modified` in seconds since the epoch.
     """
 
     shelf: str

@@ -31,7 +31,7 @@ def executable(
 ) -> bytes:
     """An executable of one segment at ``address``, linked for ``virtual``, with all labels as symbols.
 
-    The first instruction is the entry. ``symbols`` are further ones; they have size 0, as some tools write it.
+    The first instruction is the entry. All symbols have size 0, as some tools write it.
     """
     program = assemble_program(text, address if virtual is None else virtual)
     names = {**program.symbols, **(symbols or {})}

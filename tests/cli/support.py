@@ -48,7 +48,9 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, "TERM": "dumb", "COLUMNS": "200", **changes}
 
 
-def doppel_run(*arguments: str | Path, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+def doppel_run(
+    *arguments: str | Path, env: dict[str, str] | None = None, **options: object
+) -> subprocess.CompletedProcess[str]:
     """Run ``doppel ARGUMENTS`` to its end, with pipes."""
     return subprocess.run(
         [sys.executable, "-m", "doppel.cli", *map(str, arguments)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -67,10 +68,8 @@ def pipes() -> Iterator[Pipes]:
 
     yield Pipes(input_write, output_read, make)
     for fd in (output_read, input_write):
-        try:
+        with contextlib.suppress(OSError):
             os.close(fd)
-        except OSError:
-            pass
     for console in made:
         console.close()
     os.close(input_read)

@@ -24,12 +24,15 @@ from doppel.cli.terminal import RawMode, Terminated, signals_as_exceptions
     ],
 )
 def test_restored_at_the_end(ending: str, status: int) -> None:
-    program = BEGIN + f"""
+    program = (
+        BEGIN
+        + f"""
 with RawMode(0):
     os.write(1, b"raw")
     os.read(0, 1)
     {ending}
 """
+    )
     with on_terminal("-c", program) as terminal:
         before = terminal.attributes()
         terminal.expect("raw")
@@ -41,7 +44,9 @@ with RawMode(0):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_restored_after_a_signal(number: int) -> None:
-    program = BEGIN + """
+    program = (
+        BEGIN
+        + """
 try:
     with signals_as_exceptions(), RawMode(0):
         os.write(1, b"raw")
@@ -49,6 +54,7 @@ try:
 except Terminated as error:
     sys.exit(100 + error.signal)
 """
+    )
     with on_terminal("-c", program) as terminal:
         before = terminal.attributes()
         terminal.expect("raw")
@@ -59,12 +65,15 @@ except Terminated as error:
 
 
 def test_restored_when_the_block_is_never_left() -> None:
-    program = BEGIN + """
+    program = (
+        BEGIN
+        + """
 mode = RawMode(0)
 mode.__enter__()
 os.write(1, b"raw")
 os.read(0, 1)
 """
+    )
     with on_terminal("-c", program) as terminal:
         before = terminal.attributes()
         terminal.expect("raw")
@@ -74,12 +83,15 @@ os.read(0, 1)
 
 
 def test_left_while_the_process_is_stopped() -> None:
-    program = BEGIN + """
+    program = (
+        BEGIN
+        + """
 with RawMode(0):
     os.write(1, b"raw")
     while os.read(0, 1) != b"x":
         os.write(1, b"again")
 """
+    )
     with on_terminal("-c", program) as terminal:
         before = terminal.attributes()
         terminal.expect("raw")
@@ -97,7 +109,9 @@ with RawMode(0):
 
 
 def test_keys_go_through_as_they_are() -> None:
-    program = BEGIN + """
+    program = (
+        BEGIN
+        + """
 with RawMode(0):
     os.write(1, b"raw")
     data = b""
@@ -105,6 +119,7 @@ with RawMode(0):
         data += os.read(0, 100)
     os.write(1, repr(data).encode() + b"\\n.")
 """
+    )
     with on_terminal("-c", program) as terminal:
         terminal.expect("raw")
         terminal.send("\x03\x1a\x11\x13\x04\r\n\x16\x7f!")
@@ -113,13 +128,16 @@ with RawMode(0):
 
 
 def test_switched_off_and_on_within() -> None:
-    program = BEGIN + """
+    program = (
+        BEGIN
+        + """
 with RawMode(0) as mode:
     for switch in (mode.leave, mode.leave, mode.enter, mode.enter):
         switch()
         os.write(1, b"switched")
         os.read(0, 1)
 """
+    )
     with on_terminal("-c", program) as terminal:
         for raw in (False, False, True, True):
             terminal.expect("switched")

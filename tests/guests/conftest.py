@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from doppel.guests.cache import Cache
+from doppel.cache import Cache
 
 AR = Callable[[Mapping[str, bytes]], bytes]
 DEB = Callable[..., bytes]
@@ -51,7 +51,12 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-_COMPRESSORS = {"xz": lzma.compress, "gz": gzip.compress, "": bytes, "zst": bytes}
+_COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "xz": lzma.compress,
+    "gz": gzip.compress,
+    "": bytes,
+    "zst": bytes,
+}
 
 
 def _deb(

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from doppel.cache import Cache, default_root
 from doppel.errors import DoppelError
-from doppel.guests import cache as cache_module
-from doppel.guests.cache import Cache, default_root
 
 
 def _everything(root: Path) -> list[str]:
@@ -183,7 +182,7 @@ def test_other_locks_do_not_wait(cache: Cache) -> None:
 _WRITER = """
 import sys, time
 from pathlib import Path
-from doppel.guests.cache import Cache
+from doppel.cache import Cache
 with Cache(Path(sys.argv[1])).folder("guests/g") as place:
     (place / "file").write_bytes(b"half")
     print("ready", flush=True)
@@ -220,7 +219,7 @@ def test_works_without_flock(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(handle: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(cache_module.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with cache.lock("x"):
         cache.write("packages/x", b"data")
     leftover = cache.root / "tmp/old"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from doppel.cache import Cache
 from doppel.errors import DoppelError
 from doppel.guests import catalog, cpio, initramfs
-from doppel.guests.cache import Cache
 from doppel.guests.catalog import GUESTS, GuestFiles, prepare
 from doppel.guests.debian import Source
 from doppel.guests.kernel import KernelKind, load_kernel
@@ -275,3 +275,14 @@ class TestInAnotherMachine:
         assert result.returncode == 0, result.stdout
         result = self._boot(real_guest[0], "root=/dev/vda", *drive)
         assert "booted from disk as 1\n" in result.stdout, result.stdout
+
+    def test_shared_folder(self, real_guest: tuple[GuestFiles, GuestFiles], tmp_path: Path) -> None:
+        (tmp_path / "greeting").write_text("hello from the host\n")
+        options = ["-fsdev", f"local,id=f,path={tmp_path},security_model=none"]
+        options += ["-device", "virtio-9p-device,fsdev=f,mount_tag=my.tag-1"]
+        run = initramfs.run_argument("cat /mnt/my.tag-1/greeting; echo and back >/mnt/my.tag-1/answer")
+        result = self._boot(real_guest[0], run, *options)
+        if "fsdev" in result.stderr:
+            pytest.skip("this QEMU cannot share folders")
+        assert "hello from the host\n" in result.stdout
+        assert (tmp_path / "answer").read_text() == "and back\n"

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from doppel.cache import Cache
 from doppel.errors import DoppelError
-from doppel.guests import debian
-from doppel.guests.cache import Cache
+from doppel.guests.deb import Deb
 from doppel.guests.debian import KERNEL, Source, fetch, lookup
 from doppel.guests.progress import Silent
 
@@ -350,7 +350,7 @@ def test_no_apt(cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_no_keys(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian.mirrors, "keyrings", list)
+    monkeypatch.setattr("doppel.guests.mirrors.keyrings", list)
     with pytest.raises(DoppelError, match=r"install the package debian-archive-keyring"):
         fetch(WANTED, Source(mirror="http://127.0.0.1:9/debian"), cache, Silent())
     with pytest.raises(DoppelError, match="cannot read the keys in /no/such/file"):
@@ -453,7 +453,7 @@ def test_a_lax_host_does_not_relax_us(
 _FETCH = """
 import sys
 from pathlib import Path
-from doppel.guests.cache import Cache
+from doppel.cache import Cache
 from doppel.guests.debian import Source, fetch
 from doppel.guests.progress import Silent
 class Say(Silent):
@@ -541,5 +541,5 @@ def test_the_real_archive(cache: Cache) -> None:
     """Debian's own archive, by whatever mirror this host uses: small packages only."""
     progress = Recorder()
     packages = fetch(["busybox-static", "opensbi"], Source(), cache, progress)
-    assert debian.Deb(packages["busybox-static"].path).architecture == "riscv64"
+    assert Deb(packages["busybox-static"].path).architecture == "riscv64"
     assert progress.transfers[-1][1] > 500_000

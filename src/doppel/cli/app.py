@@ -81,7 +81,7 @@ def run(
     kernel: Annotated[Path | None, Parameter(group=GUEST)] = None,
     initrd: Annotated[Path | None, Parameter(group=GUEST)] = None,
     append: Annotated[str, Parameter(group=GUEST)] = "",
-    firmware: Annotated[str, Parameter(group=GUEST)] = "none",
+    firmware: Annotated[str, Parameter(group=GUEST)] = "",
     memory: Annotated[str, Parameter(group=DEVICES)] = "512M",
     harts: Annotated[int, Parameter(group=DEVICES)] = 1,
     disk: Annotated[tuple[str, ...], Parameter(group=DEVICES)] = (),
@@ -115,8 +115,8 @@ def run(
     append:
         More for the kernel's command line.
     firmware:
-        What runs in M mode: none (doppel answers the kernel's SBI calls; the default), opensbi (Debian's), or
-        a file.
+        What runs in M mode: sbi (doppel answers the kernel's SBI calls; the default for most), opensbi
+        (Debian's), a file, or none: the kernel itself (the default for ELF files that begin at 0x80000000).
     memory:
         Memory of the machine, 512M by default; K, M or G may follow the number.
     harts:
@@ -128,7 +128,8 @@ def run(
     share:
         DIR[:TAG][,readonly]: a folder of this host that the guest can mount by its tag.
     clock:
-        host (the default): time passes as on this host; icount: as instructions are executed, which makes runs repeatable.
+        host (the default): time passes as on this host; icount: as instructions are executed, which makes
+        runs repeatable.
     command:
         Run this in the guest instead of a shell, and exit with its status.
     timeout:
@@ -145,6 +146,7 @@ def run(
         Ask the mirror for newer packages than those in the cache.
     """
     from doppel.cli import run as implementation
+    from doppel.cli.images import source
 
     return implementation.run(
         implementation.RunOptions(
@@ -162,10 +164,7 @@ def run(
             command=command,
             timeout=timeout,
             stats=stats,
-            mirror=mirror,
-            debs=deb,
-            keyring=keyring,
-            refresh=refresh,
+            source=source(mirror, deb, keyring, refresh),
         )
     )
 

@@ -24,8 +24,8 @@ ROOM_SECONDS = 0.2
 class TerminalConsole(CharacterBackend):
     """Two threads move the characters: one reads, one writes.
 
-    With ``on_key`` input comes from a keyboard: keys after Ctrl-A are handed to it, in the reading thread. The
-    file descriptors stay the caller's. When the reader of the output is gone, output is dropped. With
+    With ``on_key`` input comes from a keyboard: keys after Ctrl-A are handed to it, in the reading thread.
+    The file descriptors stay the caller's. When the reader of the output is gone, output is dropped. With
     ``plain_lines`` carriage returns before newlines are left out, for output that is no terminal.
     """
 

@@ -75,10 +75,7 @@ def examine() -> Iterator[Finding]:
 
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
-    if sys.version_info < (3, 11):
-        yield Finding("Python", "missing", f"{version}: doppel needs 3.11 or newer")
-    else:
-        yield Finding("Python", "ok", version)
+    yield Finding("Python", "ok", version)
     if not sys.platform.startswith("linux"):
         yield Finding("system", "note", f"{platform.system()}: doppel is made for Linux")
 
@@ -151,13 +148,15 @@ def _cache() -> Iterator[Finding]:
     root = Cache().root
     folder = next(path for path in (root, *root.parents) if path.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        text = f"{root} cannot be written: set XDG_CACHE_HOME to a folder of yours, or every run is a first one"
+        text = f"{root} cannot be written, so every run is a first one: set XDG_CACHE_HOME"
         yield Finding("cache", "note", text)
         return
     free = shutil.disk_usage(folder).free
     text = f"{root}, {free / 1e9:.1f} GB free"
     if free < COMFORTABLE_CACHE:
-        yield Finding("cache", "note", f"{text}: the default guest takes {COMFORTABLE_CACHE / 1e9:.1f} GB to make")
+        yield Finding(
+            "cache", "note", f"{text}: the default guest takes {COMFORTABLE_CACHE / 1e9:.1f} GB to make"
+        )
     else:
         yield Finding("cache", "ok", text)
 
@@ -186,7 +185,9 @@ def _downloads() -> Iterator[Finding]:
 def _network() -> Iterator[Finding]:
     path = Path("/dev/net/tun")
     if not path.exists():
-        yield Finding("tap networks", "note", f"there is no {path} (as root: modprobe tun); --net loopback works")
+        yield Finding(
+            "tap networks", "note", f"there is no {path} (as root: modprobe tun); --net loopback works"
+        )
     elif not os.access(path, os.R_OK | os.W_OK):
         yield Finding("tap networks", "note", f"{path} is not yours to open; --net loopback works")
     else:

@@ -40,7 +40,12 @@ def show() -> int:
         print(f"The cache {cache.root} is empty.")
         return 0
     rows = [
-        (entry.name, entry.shelf, _size(entry.size), time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified)))
+        (
+            entry.name,
+            entry.shelf,
+            _size(entry.size),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified)),
+        )
         for entry in entries
     ]
     print_table(rows, ("in the cache", "kind", "size", "made"), right=[2])
@@ -61,9 +66,7 @@ def fetch(guest: str, mirror: str, debs: Sequence[Path], keyring: Path | None, r
 def remove(names: Sequence[str], everything: bool) -> int:
     """Remove entries of the cache by name."""
     if bool(names) == everything:
-        raise DoppelError(
-            "remove takes either names or --all", "the names are shown by: doppel images list"
-        )
+        raise DoppelError("remove takes either names or --all", "the names are shown by: doppel images list")
     cache = Cache()
     entries = cache.entries()
     chosen = entries if everything else [entry for name in names for entry in _named(name, entries)]

@@ -29,7 +29,9 @@ def parse_size(text: str) -> int:
     """Bytes of memory: ``512M``, ``2GiB``, ``1073741824``."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise DoppelError(f"{text!r} is not an amount of memory", "give --memory a number with K, M or G: 512M")
+        raise DoppelError(
+            f"{text!r} is not an amount of memory", "give --memory a number with K, M or G: 512M"
+        )
     size = int(match[1]) << _UNITS[match[2].lower()]
     if not _MIN_MEMORY <= size <= _MAX_MEMORY:
         raise DoppelError(
@@ -63,7 +65,8 @@ def parse_disk(text: str) -> DiskOption:
     path, words = _split(text, "--disk", ("readonly", "snapshot"))
     if {"readonly", "snapshot"} <= words:
         raise DoppelError(
-            f"the disk {path} cannot be both read-only and a snapshot", "leave out one: a snapshot is writable"
+            f"the disk {path} cannot be both read-only and a snapshot",
+            "leave out one: a snapshot is writable",
         )
     return DiskOption(Path(path), "readonly" in words, "snapshot" in words)
 
@@ -89,7 +92,8 @@ def parse_share(text: str, number: int = 0) -> Share:
         raise DoppelError(f"the shared folder {folder} {what}", "give --share a folder: DIR[:TAG][,readonly]")
     if not re.fullmatch(r"[\w.-]+", tag, re.ASCII) or len(tag) > _MAX_TAG:
         raise DoppelError(
-            f"{tag!r} cannot be the tag of a shared folder", f"use up to {_MAX_TAG} letters, digits, -, _ and ."
+            f"{tag!r} cannot be the tag of a shared folder",
+            f"use up to {_MAX_TAG} letters, digits, -, _ and .",
         )
     return Share(path, tag, "readonly" in words)
 
@@ -115,7 +119,7 @@ def _split(text: str, option: str, known: Iterable[str]) -> tuple[str, set[str]]
         text = path
         path, comma, word = text.rpartition(",")
     if not text:
-        raise DoppelError(f"{option} needs a path", f"see: doppel run --help")
+        raise DoppelError(f"{option} needs a path", "see: doppel run --help")
     if comma and not Path(text).exists():
         raise DoppelError(
             f"{option} does not know {word!r}", f"behind the path it takes: {', '.join(sorted(known))}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -17,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-__all__ = ["ConsoleProgress"]
+__all__ = ["ConsoleProgress", "announced_engine"]
 
 
 class ConsoleProgress:
@@ -80,3 +82,15 @@ class ConsoleProgress:
             self._bar.update(self._task, description=file, completed=done, total=total)
         if done >= total:
             self._end()
+
+
+@contextmanager
+def announced_engine() -> Iterator[None]:
+    """Around what needs the engine: says so if that has to be built first, which takes a few seconds."""
+    from doppel.cache import Cache
+    from doppel.translate.build import object_key
+
+    with ConsoleProgress() as progress:
+        if not (Cache().root / f"engine/{object_key()}.o").is_file():
+            progress.step("building the engine, once for this host")
+        yield

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["ConsoleSession", "TimedOut"]
 
 
-class TimedOut(Exception):  # noqa: N818 - an end that was asked for, not an error
+class TimedOut(Exception):
     """The time that the session had is over."""
 
 
 class ConsoleSession:
-    """Runs a booted machine. ``events`` is where the console puts keys; ``symbols`` are for the monitor prompt."""
+    """Runs a booted machine. ``events`` is where the console puts keys, ``symbols`` are for the monitor."""
 
     def __init__(
         self,
@@ -40,14 +40,15 @@ class ConsoleSession:
         self._symbols = symbols
 
     def run(self, timeout: float | None = None) -> Outcome | None:
-        """Until the guest ends (its outcome) or somebody leaves (None); a reboot starts it again.
+        """Until the guest ends (its outcome) or somebody leaves (None).
 
         Raises:
             TimedOut: after ``timeout`` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._machine.start()
+        self._watch()
         self._console.start_input()
-        self._start()
         while True:
             match self._next_event(deadline):
                 case Key.LEAVE:
@@ -58,10 +59,10 @@ class ConsoleSession:
                 case Key.HELP:
                     self._console.say("\n" + HELP)
                 case outcome:
-                    if outcome.kind != "reboot":
+                    if outcome is self._machine.outcome:
                         return outcome
-                    self._machine.reset()
-                    self._start()
+                    # The machine was reset at the monitor prompt after it had ended.
+                    self._watch()
 
     def _next_event(self, deadline: float | None) -> Key | Outcome:
         try:
@@ -71,12 +72,8 @@ class ConsoleSession:
         except Empty:
             raise TimedOut from None
 
-    def _start(self) -> None:
-        self._machine.start()
-        Thread(target=self._wait, name="outcome", daemon=True).start()
-
-    def _wait(self) -> None:
-        self._events.put(self._machine.wait())
+    def _watch(self) -> None:
+        Thread(target=lambda: self._events.put(self._machine.wait()), name="outcome", daemon=True).start()
 
     def _monitor(self) -> bool:
         """The monitor prompt; whether the machine goes on."""
@@ -91,5 +88,6 @@ class ConsoleSession:
             return False
         self._terminal.enter()
         self._console.start_input()
-        self._machine.resume()
+        if self._machine.outcome is None:
+            self._machine.resume()
         return True

@@ -17,7 +17,8 @@ def summary_line(statistics: Statistics) -> str:
     exits = sum(statistics.exits.values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in _largest_first(statistics.exits))
     return (
-        f"{_count(statistics.instructions)} instructions in {statistics.seconds:.1f} s ({statistics.mips:.0f} MIPS), "
+        f"{_count(statistics.instructions)} instructions in {statistics.seconds:.1f} s "
+        f"({statistics.mips:.0f} MIPS), "
         f"{exits} exits{f' ({reasons})' if reasons else ''}, "
         f"{_percent(statistics.native_share)} of the instructions without the monitor"
     )

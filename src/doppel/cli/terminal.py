@@ -1,4 +1,4 @@
-"""The host's terminal in raw mode: every key goes through as it is, and the old mode comes back in any case."""
+"""The host's terminal in raw mode: every key goes through, and the old mode comes back in any case."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 __all__ = ["RawMode", "Terminated", "signals_as_exceptions", "size"]
 
@@ -16,7 +17,7 @@ _FATAL = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Indices of tcgetattr's list.
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
 
-Attributes = list[int | list[bytes | int]]
+Attributes = list[Any]
 
 
 class Terminated(BaseException):
@@ -29,7 +30,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def signals_as_exceptions() -> Iterator[None]:
-    """Have SIGTERM, SIGHUP and SIGINT raise :class:`Terminated` in the main thread, so that all is put in order.
+    """Have SIGTERM, SIGHUP and SIGINT raise :class:`Terminated` in the main thread, so that all is tidied up.
 
     Only the first one does; those that come while that is under way change nothing.
     """
@@ -108,7 +109,7 @@ class RawMode:
         try:
             # From the background this would stop the process with SIGTTOU.
             if os.tcgetpgrp(self._fd) == os.getpgrp():
-                termios.tcsetattr(self._fd, termios.TCSADRAIN, attributes)
+                termios.tcsetattr(self._fd, termios.TCSANOW, attributes)
         except (termios.error, OSError):
             # The terminal is gone: nothing is left to restore.
             return
@@ -129,22 +130,19 @@ class RawMode:
 def _raw(original: Attributes) -> Attributes:
     """As cfmakeraw(3) has it."""
     raw = list(original)
-    raw[_IFLAG] = _without(
-        original[_IFLAG], "IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON".split()
+    raw[_IFLAG] &= ~(
+        termios.IGNBRK
+        | termios.BRKINT
+        | termios.PARMRK
+        | termios.ISTRIP
+        | termios.INLCR
+        | termios.IGNCR
+        | termios.ICRNL
+        | termios.IXON
     )
-    raw[_OFLAG] = _without(original[_OFLAG], ["OPOST"])
-    raw[_LFLAG] = _without(original[_LFLAG], "ECHO ECHONL ICANON ISIG IEXTEN".split())
-    raw[_CFLAG] = _without(original[_CFLAG], ["CSIZE", "PARENB"]) | termios.CS8
-    characters = original[_CC]
-    assert isinstance(characters, list)
-    characters = list(characters)
-    characters[termios.VMIN], characters[termios.VTIME] = 1, 0
-    raw[_CC] = characters
+    raw[_OFLAG] &= ~termios.OPOST
+    raw[_LFLAG] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    raw[_CFLAG] = raw[_CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    raw[_CC] = list(raw[_CC])
+    raw[_CC][termios.VMIN], raw[_CC][termios.VTIME] = 1, 0
     return raw
-
-
-def _without(flags: int | list[bytes | int], names: list[str]) -> int:
-    assert isinstance(flags, int)
-    for name in names:
-        flags &= ~getattr(termios, name)
-    return flags

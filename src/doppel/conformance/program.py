@@ -1,8 +1,8 @@
-"""A test program: an ELF file that tells its verdict through HTIF, the host-target interface of the RISC-V tools.
+"""A test program: an ELF file that tells its verdict through HTIF, the RISC-V tools' host-target interface.
 
-HTIF, as far as tests use it: the program stores a word at its symbol ``tohost``. 1 means passed, ``n << 1 | 1``
-that case ``n`` failed. Bits 63:56 are a device and 55:48 a command; device 1, command 1 prints the character in
-the low byte, and the program goes on when the host has cleared the word.
+HTIF, as far as tests use it: the program stores a word at its symbol ``tohost``. 1 means passed,
+``n << 1 | 1`` that case ``n`` failed. Bits 63:56 are a device and 55:48 a command; device 1, command 1 prints
+the character in the low byte, and the program goes on when the host has cleared the word.
 """
 
 from __future__ import annotations

@@ -13,7 +13,10 @@ __all__ = ["markdown_table", "summary"]
 def summary(results: Iterable[Result]) -> str:
     """One line: how many tests passed, failed and so on."""
     counts = Counter(result.verdict for result in results)
-    return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]) or "no tests"
+    return (
+        ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
+        or "no tests"
+    )
 
 
 def markdown_table(results: Iterable[Result]) -> str:

@@ -1,4 +1,4 @@
-"""One test program on one hart of a bare processor: memory, no devices, machine mode from the ELF entry on."""
+"""One test program on one hart of a bare processor: memory, no devices, M mode from the entry on."""
 
 from __future__ import annotations
 

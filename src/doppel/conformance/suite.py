@@ -36,7 +36,8 @@ def find_tests(folder: Path) -> list[Path]:
         files = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_elf(path)]
     except OSError as error:
         raise DoppelError(
-            f"the folder {folder} cannot be read ({error.strerror or error})", "give a folder of ELF test programs"
+            f"the folder {folder} cannot be read ({error.strerror or error})",
+            "give a folder of ELF test programs",
         ) from error
     if not files:
         raise DoppelError(f"there is no ELF file in {folder}", "give a folder of ELF test programs")
@@ -80,9 +81,10 @@ def run_suite(
     limit: int = INSTRUCTION_LIMIT,
     done: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
-    """Run test files, ``jobs`` at a time (0: one for each of the host's processors); results in order of names.
+    """Run test files; the results in the order of names.
 
-    ``done`` is called, in the caller's thread, with each result as it comes.
+    ``jobs`` are run at a time, 0 means one for each of the host's processors. ``done`` is called, in the
+    caller's thread, with each result as it comes.
     """
 
     def run(path: Path) -> Result:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from doppel.cache import Cache, CacheEntry
 from doppel.errors import DoppelError
 from doppel.guests import initramfs, modules
-from doppel.guests.cache import Cache, CacheEntry
 from doppel.guests.deb import Deb
 from doppel.guests.debian import KERNEL, Package, Source, fetch, lookup
 from doppel.guests.progress import Progress, Silent

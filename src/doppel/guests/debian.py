@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from doppel.cache import Cache
 from doppel.errors import DoppelError
 from doppel.guests import mirrors
 from doppel.guests.apt import ARCHITECTURE, OTHER_WAYS, Apt, File, HostApt, MirrorError
-from doppel.guests.cache import Cache
 from doppel.guests.deb import Deb
 from doppel.guests.progress import Progress
 

@@ -84,6 +84,15 @@ if argument root; then
     echo "Cannot mount $device as the root; here is a shell instead."
 fi
 
+# The folders that the host shares: each is in /mnt under its tag.
+for file in /sys/bus/virtio/drivers/9pnet_virtio/virtio*/mount_tag; do
+    [ -r "$file" ] || continue
+    # The tag ends the file without a newline, so that reading it "fails".
+    read -r tag <"$file" || true
+    mkdir -p "/mnt/$tag"
+    mount -t 9p -o trans=virtio,version=9p2000.L "$tag" "/mnt/$tag"
+done
+
 cd /root
 if argument doppel.run64; then
     on_console sh -c "$(echo "$value" | base64 -d)"

@@ -75,9 +75,9 @@ class HartWires:
 class Board:
     """The devices of one machine.
 
-    ``pure`` boards have a CLINT, for software in M mode; on others SBI does its work. ``make_alarm`` makes the
-    real-time clock's alarm, given the bus lock. ``on_poweroff(status)`` and ``on_reset()`` are called with the
-    bus lock held.
+    ``pure`` boards have a CLINT, for software in M mode; on others SBI does its work. ``make_alarm``
+    makes the real-time clock's alarm, given the bus lock. ``on_poweroff(status)`` and ``on_reset()`` are
+    called with the bus lock held.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Board:
         self.attach(UART_BASE, self.uart, node="serial")
 
     def attach(self, base: int, device: Device, *, node: str | None = None) -> Region:
-        """Put a device on the bus; ``node`` is its node's name in the device tree, by default the device's."""
+        """Put a device on the bus; ``node`` is its name in the device tree, by default the device's own."""
         if base + device.size > RAM_BASE:
             raise DoppelError(
                 f"{device.name} at {base:#x} reaches into the machine's memory",

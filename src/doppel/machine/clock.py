@@ -71,7 +71,9 @@ class InstructionClock:
 
 
 class InstructionAlarm:
-    """The alarm of a real-time clock on a machine that counts instructions: whoever runs the harts looks at it."""
+    """The alarm of a real-time clock on a machine that counts instructions: whoever runs the harts looks
+    at it.
+    """
 
     def __init__(self, clock: InstructionClock) -> None:
         self._clock = clock

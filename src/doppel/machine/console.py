@@ -6,6 +6,7 @@ import codecs
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 from doppel.devices.backends.characters import CharacterBackend
 from doppel.errors import DoppelError
@@ -31,6 +32,7 @@ class Console(CharacterBackend):
         self._ended = ended
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pieces: list[str] = []
+        self._written = 0
         self._dropped = 0
         # Position behind the last match, counted from the very first character.
         self._seen = 0
@@ -59,6 +61,7 @@ class Console(CharacterBackend):
         """Output of the guest."""
         with self._changed:
             self._pieces.append(self._decoder.decode(data))
+            self._written += len(data)
             self._changed.notify_all()
         if self._backend is not None:
             self._backend.write(data)
@@ -79,7 +82,9 @@ class Console(CharacterBackend):
 
     @property
     def text(self) -> str:
-        """All output so far (of very long output, the last part), with carriage returns as the guest sent them."""
+        """All output so far (of very long output, the last part), with carriage returns as the guest sent
+        them.
+        """
         with self._changed:
             return self._joined()
 
@@ -111,32 +116,35 @@ class Console(CharacterBackend):
             DoppelError: the machine ended before.
         """
         compiled = re.compile(pattern) if isinstance(pattern, str) else pattern
+        return self.wait_for(compiled, timeout, f"the console did not show {compiled.pattern!r}")
+
+    def wait_for(self, pattern: re.Pattern[str], timeout: float, complaint: str) -> re.Match[str]:
+        """Like :meth:`expect`, with words of one's own for what has not happened."""
         deadline = time.monotonic() + timeout
         while True:
             with self._changed:
                 text = self._joined()
+                written = self._written
                 # Before the search: what is written afterwards is new output, which the wait below sees.
                 ended = self._ended()
             began = time.monotonic()
-            match = compiled.search(text, max(0, self._seen - self._dropped))
+            match = pattern.search(text, max(0, self._seen - self._dropped))
             if match is not None:
                 self._seen = self._dropped + match.end()
                 return match
             if ended is not None:
-                raise DoppelError(
-                    f"the console never showed {compiled.pattern!r}: {ended}", _last_lines(text)
-                )
+                raise DoppelError(f"{complaint}: {ended}", _last_lines(text))
             now = time.monotonic()
             if now >= deadline:
-                raise TimeoutError(
-                    f"the console did not show {compiled.pattern!r} within {timeout:g} s; {_last_lines(text)}"
-                )
+                raise TimeoutError(f"{complaint} within {timeout:g} s; {_last_lines(text)}")
             time.sleep(min((now - began) / _SEARCH_SHARE, max(0.0, deadline - now)))
             with self._changed:
                 self._changed.wait_for(
-                    lambda text=text: self._pieces != [text] or self._ended() is not None,
-                    max(0.0, deadline - time.monotonic()),
+                    partial(self._is_news, written), max(0.0, deadline - time.monotonic())
                 )
+
+    def _is_news(self, written: int) -> bool:
+        return self._written != written or self._ended() is not None
 
 
 def _last_lines(text: str) -> str:

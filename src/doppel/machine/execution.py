@@ -1,7 +1,8 @@
 """Running the harts: a thread for each, or all of them in turn on one thread.
 
-Whatever runs the harts, :meth:`Execution.run` returns when :meth:`Execution.halt` was called, and until then keeps
-every started hart executing. Work that needs all harts out of native code is done in :meth:`Threads._exclusively`.
+Whatever runs the harts, :meth:`Execution.run` returns when :meth:`Execution.halt` was called, and until
+then keeps every started hart executing. Work that needs all harts out of native code is done in
+:meth:`Threads._exclusively`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from threading import Condition, Lock, Thread
 
-from doppel.isa.privileged.constants import Interrupt
 from doppel.machine.exits import ExitHandler, Next
 from doppel.processor.exits import ExitReason
 from doppel.processor.processor import Hart
 from doppel.translate.exits import Request
 
-__all__ = ["SSIP", "Execution", "Threads", "wait_until"]
+__all__ = ["Execution", "Threads", "wait_until"]
 
-SSIP = 1 << Interrupt.SSI
-# A hart answers a request at its next block end, mostly within a microsecond; one that lost its processor needs longer.
+# A hart answers a request at its next block end, mostly within a microsecond; one that lost its processor
+# needs longer.
 _SHORTEST_WAIT, _LONGEST_WAIT = 5e-6, 1e-3
 
 
@@ -30,6 +31,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         time.sleep(pause)
         pause = min(max(2 * pause, _SHORTEST_WAIT), _LONGEST_WAIT)
+
+
+def _took_up(hart: Hart, request: int) -> bool:
+    """Whether a hart has taken up a request, or will before its next instruction."""
+    return not hart.state.requests & request or not hart.running
 
 
 class Execution(ABC):
@@ -45,7 +51,6 @@ class Execution(ABC):
         self.halting = False
         self.changed = Condition(Lock())
         self._started = [False] * len(harts)
-        self._software_interrupts = [False] * len(harts)
 
     @abstractmethod
     def run(self) -> None:
@@ -53,7 +58,7 @@ class Execution(ABC):
 
     @abstractmethod
     def fence(self, harts: Iterable[int], caller: int) -> None:
-        """Have the harts forget cached translations; returns when all have. Called on the thread of a hart."""
+        """Have the harts forget cached translations; returns when all have. Called by the hart ``caller``."""
 
     def halt(self) -> None:
         """Make the current or next :meth:`run` return soon, from any thread."""
@@ -67,8 +72,9 @@ class Execution(ABC):
         """Take :meth:`halt` back. Nothing may be running."""
         self.halting = False
 
+    @abstractmethod
     def wake(self) -> None:
-        """A hart may have something to do now."""
+        """A hart may have something to do now. Called from any thread."""
 
     def started(self, hart: int) -> bool:
         """Whether the hart executes instructions, or could if it were not waiting."""
@@ -95,23 +101,12 @@ class Execution(ABC):
         """As after power-on. Nothing may be running."""
         for hart in self.harts:
             self._started[hart.index] = False
-            self._software_interrupts[hart.index] = False
 
     def interrupt(self, harts: Iterable[int]) -> None:
-        """Make the supervisor software interrupt pending.
-
-        A hart changes that bit itself as well, without regard to anybody else, so it is set while the hart is out
-        of native code.
-        """
+        """Make the supervisor software interrupt pending."""
         for index in harts:
-            self._software_interrupts[index] = True
-            self.harts[index].stop()
-
-    def take_software_interrupt(self, hart: Hart) -> None:
-        """Called when a hart was stopped: what :meth:`interrupt` left for it."""
-        if self._software_interrupts[hart.index]:
-            self._software_interrupts[hart.index] = False
-            hart.state.mip |= SSIP
+            self.harts[index].request(Request.SOFTWARE)
+        self.wake()
 
 
 class Threads(Execution):
@@ -157,7 +152,6 @@ class Threads(Execution):
                     continue
                 following = self.handler.other(hart, exit)
                 if following is Next.STOPPED:
-                    self.take_software_interrupt(hart)
                     self._wait_at_gate()
                 elif following is Next.DISCARD:
                     self._exclusively(self.discard_code)
@@ -178,7 +172,8 @@ class Threads(Execution):
     def _exclusively(self, work: Callable[[], None]) -> None:
         """Work while no hart is in native code.
 
-        A hart that was just about to enter it finds the request to stop and leaves without having done anything.
+        A hart that was just about to enter it finds the request to stop and leaves without having done
+        anything.
         """
         with self._exclusive:
             self._gate_closed = True
@@ -192,12 +187,16 @@ class Threads(Execution):
                     self._gate_closed = False
                     self.changed.notify_all()
 
-    def fence(self, harts: Iterable[int], caller: int) -> None:
-        """Complete when every hart that is in native code has served a request made after the flush was taken up.
+    def wake(self) -> None:
+        """Harts wait in native code, and whoever gives them something to do wakes them there."""
 
-        A hart takes up all its requests at once and serves them then, so the second request being taken up means
-        that the first has been served. A hart outside native code serves requests when it enters it; that also
-        makes it impossible for two harts to wait for each other here.
+    def fence(self, harts: Iterable[int], caller: int) -> None:
+        """Complete when every hart that is in native code has served a request made after the flush was
+        taken up.
+
+        A hart takes up all its requests at once and serves them then, so the second request being taken
+        up means that the first has been served. A hart outside native code serves requests when it enters
+        it; that also makes it impossible for two harts to wait for each other here.
         """
         targets = [self.harts[index] for index in harts]
         for request in (Request.FLUSH, Request.ATTEND):
@@ -205,6 +204,4 @@ class Threads(Execution):
                 hart.request(request)
             for hart in targets:
                 if hart.index != caller:
-                    wait_until(
-                        lambda hart=hart, bit=request: not (hart.state.requests & bit and hart.running)
-                    )
+                    wait_until(partial(_took_up, hart, request))

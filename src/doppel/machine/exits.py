@@ -34,8 +34,8 @@ class Next(Enum):
 class ExitHandler:
     """Serves the exits of all harts of a machine.
 
-    :attr:`supervisor_call` serves an ECALL from S mode where doppel is the firmware. :attr:`counts` has the number
-    of exits by hart and reason.
+    :attr:`supervisor_call` serves an ECALL from S mode where doppel is the firmware. :attr:`counts` has
+    the number of exits by hart and reason.
     """
 
     def __init__(self, bus: Bus, pager: Pager, harts: Sequence[Hart]) -> None:

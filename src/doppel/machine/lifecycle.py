@@ -1,7 +1,7 @@
 """The life of a machine: it is started, paused, reset, and comes to an end.
 
-One thread at a time conducts: it runs the harts until something happens, and then does what that takes. Everybody
-else only says what is to happen.
+One thread at a time conducts: it runs the harts until something happens, and then does what that takes.
+Everybody else only says what is to happen.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ __all__ = ["Lifecycle", "Outcome"]
 class Outcome:
     """How a machine ended.
 
-    ``poweroff``: the guest powered it off, with the exit code ``status``. ``reboot``: the guest asked for a reset
-    that the machine was told not to do. ``stopped``: somebody stopped it from outside. ``failed``: it could not go
-    on; ``message`` says why and ``error`` is the exception behind that, if there was one.
+    ``poweroff``: the guest powered it off, with the exit code ``status``. ``reboot``: the guest asked for
+    a reset that the machine was told not to do. ``stopped``: somebody stopped it from outside.
+    ``failed``: it could not go on; ``message`` says why and ``error`` is the exception behind that, if
+    there was one.
     """
 
     kind: Literal["poweroff", "reboot", "stopped", "failed"]
@@ -35,7 +36,9 @@ class Outcome:
 
 
 class Lifecycle:
-    """``power_on`` brings the machine into the state in which it begins; ``on_end`` is called when it has ended."""
+    """``power_on`` brings the machine into the state in which it begins; ``on_end`` is called when it has
+    ended.
+    """
 
     def __init__(
         self, execution: Execution, power_on: Callable[[], None], on_end: Callable[[], None]

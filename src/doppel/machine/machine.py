@@ -63,12 +63,13 @@ def _seeded(seed: int) -> Entropy:
 class Machine:
     """A RISC-V computer of its own; several in one process know nothing of each other.
 
-    ``memory`` is in bytes. ``firmware`` is None (doppel answers the guest's SBI calls), a file that runs in M mode
-    first, or :data:`BARE`. ``clock`` is ``"host"``, or ``"icount"`` for a machine whose time is the number of
-    instructions executed, and whose runs are the same every time; its date begins at ``epoch_ns`` and its entropy
-    is pseudo-random. ``console`` is what the serial port is connected to besides :attr:`console`. ``shares`` are
-    directories of the host: mount tag, path, read-only. ``ports`` make a virtio console. With ``reboot`` false, a
-    guest that resets the machine ends it. The machine closes the backends that it is given.
+    ``memory`` is in bytes. ``firmware`` is None (doppel answers the guest's SBI calls), a file that runs
+    in M mode first, or :data:`BARE`. ``clock`` is ``"host"``, or ``"icount"`` for a machine whose time is
+    the number of instructions executed, and whose runs are the same every time; its date begins at
+    ``epoch_ns`` and its entropy is pseudo-random. ``console`` is what the serial port is connected to
+    besides :attr:`console`. ``shares`` are directories of the host: mount tag, path, read-only. ``ports``
+    make a virtio console. With ``reboot`` false, a guest that resets the machine ends it. The machine
+    closes the backends that it is given.
 
     Raises:
         DoppelError: there cannot be such a machine.
@@ -98,9 +99,11 @@ class Machine:
         )
         self._reboot = reboot
         self._entropy = entropy or (os.urandom if clock == "host" else _seeded(0))
+        self._find_images: Callable[[], Images] | None = None
         self._images: Images | None = None
         self._disks, self._networks = tuple(disks), tuple(networks)
         self._ports = tuple(ports)
+        self._shares: list[ShareServer] = []
         self._ram = Ram(RAM_BASE, memory)
         self._processor = Processor(
             self._ram.fmap,
@@ -176,7 +179,8 @@ class Machine:
             mac = b"\x52\x54\x00" + self._entropy(3)
             board.add_virtio(VirtioNet(network, mac=mac.hex(":")))
         for tag, path, readonly in shares:
-            board.add_virtio(VirtioNineP(ShareServer(path, readonly=readonly), tag=tag))
+            self._shares.append(ShareServer(path, readonly=readonly))
+            board.add_virtio(VirtioNineP(self._shares[-1], tag=tag))
         if self._ports:
             board.add_virtio(VirtioConsole(self._ports))
         board.add_virtio(VirtioRng(self._entropy))
@@ -191,29 +195,36 @@ class Machine:
     ) -> None:
         """Load a guest, to be started. A running machine is stopped first.
 
-        A kernel may be left out if there is firmware, which then finds one by itself.
+        A kernel may be left out if there is firmware, which then finds one by itself. Files are read again
+        when the machine is reset.
 
         Raises:
             DoppelError: a file is not there, is not what it should be, or does not fit.
         """
         self._check_open()
-        if isinstance(kernel, (str, Path)):
-            kernel = load_kernel(Path(kernel))
-        if isinstance(initrd, (str, Path)):
-            initrd = read_file(Path(initrd), "initrd")
-        images = Images(
-            self._interface, RAM_BASE, self._ram.size, kernel, self._firmware, initrd or b"", append
-        )
+
+        def find_images() -> Images:
+            return Images(
+                self._interface,
+                RAM_BASE,
+                self._ram.size,
+                load_kernel(Path(kernel)) if isinstance(kernel, (str, Path)) else kernel,
+                self._firmware,
+                read_file(Path(initrd), "initrd") if isinstance(initrd, (str, Path)) else initrd or b"",
+                append,
+            )
+
+        images = find_images()
         if self._life.running:
             self._life.stop()
-        self._images = images
+        self._images, self._find_images = images, find_images
         self._life.begin_anew()
 
     def _power_on(self) -> None:
         """The state after power-on, with the guest in memory."""
-        images = self._images
-        if images is None:
-            raise DoppelError("the machine has nothing to run", "boot() a kernel first")
+        self._check_booted()
+        # Kernels are large: what can be read again is not kept.
+        images, self._images = self._images or self._find_images(), None
         with self.board.bus.lock:
             self._execution.stop_all()
             self.board.bus.reset()
@@ -222,6 +233,8 @@ class Machine:
                 self._processor.discard_code()
             loaded = images.load(self.memory, self._tree, self._entropy(_SEED_BYTES))
             for hart in self._processor.harts:
+                # Interrupts and flushes that were asked for before are for the harts as they were.
+                hart.run(0)
                 if self._interface is not Interface.IMPURE:
                     enter_machine(hart, loaded.entry, loaded.tree, loaded.information)
                     self._execution.start(hart.index, _nothing)
@@ -242,9 +255,7 @@ class Machine:
 
     def start(self) -> None:
         """Let the harts run, in threads of their own."""
-        self._check_open()
-        if self._images is None:
-            raise DoppelError("the machine has nothing to run", "boot() a kernel first")
+        self._check_booted()
         self._life.start()
 
     def pause(self) -> None:
@@ -257,7 +268,7 @@ class Machine:
 
     def reset(self) -> None:
         """Begin anew with the guest that was booted; a machine that runs goes on running."""
-        self._check_open()
+        self._check_booted()
         if self._life.running:
             self._life.restart()
         else:
@@ -338,7 +349,6 @@ class Machine:
                 if following is Next.DISCARD:
                     self._processor.discard_code()
                 elif following is Next.STOPPED:
-                    self._execution.take_software_interrupt(runner)
                     if not alarm.is_alive():
                         break
                 elif following is Next.IDLE:
@@ -384,8 +394,14 @@ class Machine:
         with self.board.bus.lock:
             self.board.bus.reset()
         self.console.close()
-        for backend in (*self._disks, *self._networks, *(port.backend for port in self._ports)):
-            backend.close()
+        for port in self._ports:
+            port.backend.close()
+        for disk in self._disks:
+            disk.close()
+        for network in self._networks:
+            network.close()
+        for share in self._shares:
+            share.close()
         self._processor.close()
         self._ram.close()
 

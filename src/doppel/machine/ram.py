@@ -57,7 +57,9 @@ class Ram:
         return self._zero_pager.mapped_bytes
 
     def clear(self) -> None:
-        """All zeroes again, and no frames. No hart may be running; its caller discards decoded code after this."""
+        """All zeroes again, and no frames. No hart may be running; its caller discards decoded code after
+        this.
+        """
         for page, _ in list(self.fmap.frames()):
             self.fmap.unmap(page)
         self._zero_pager.release()

@@ -20,7 +20,8 @@ _FIELDS = frozenset(field.name for field in ARCHITECTURAL_STATE)
 
 
 class Registers(MutableMapping[str, int]):
-    """Integer and floating-point registers by their names in the calling convention; ``x5`` and ``f5`` work too.
+    """Integer and floating-point registers by their names in the calling convention; ``x5`` and ``f5``
+    work too.
 
     Values are 64-bit words; a single in a floating-point register is NaN-boxed. ``x0`` stays zero.
     """
@@ -139,7 +140,8 @@ class Csrs(MutableMapping[str, int]):
 
 
 class HartView:
-    """One hart. Looking at a running hart shows some recent state; changing it takes a machine that does not run.
+    """One hart. Looking at a running hart shows some recent state; changing it takes a machine that does
+    not run.
 
     ``check`` raises DoppelError if the machine runs.
     """

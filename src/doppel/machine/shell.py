@@ -1,8 +1,8 @@
 """Running commands in a guest's shell over its serial console.
 
-The shell is told to write a line before and a line after the command, which nothing else writes; what is between
-them is the command's output. The lines are put together by the shell, so that the echo of what was typed does not
-look like them. Any POSIX shell that sits at the console will do.
+The shell is told to write a line before and a line after the command, which nothing else writes; what is
+between them is the command's output. The lines are put together by the shell, so that the echo of what
+was typed does not look like them. Any POSIX shell that sits at the console will do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ __all__ = ["Shell", "ShellResult"]
 
 # Line editors of small shells take a limited number of characters a line (busybox: 1024 or fewer).
 _PIECE = 200
+# Characters of a command that messages show.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ class Shell:
             f"printf '\\n%s%s %d\\n' {mark} -END $?\n"
         )
         # One search from the beginning to the end: the text before BEGIN is echo, whatever it contains.
-        found = self._console.expect(
-            re.compile(rf"^{mark}-BEGIN\r?\n(.*?)\r?\n{mark}-END (\d+)\r?$", re.DOTALL | re.MULTILINE),
-            timeout,
-        )
+        found = self._console.wait_for(
+            re.compile(rf"^{mark}-BEGIN\r?\n(.*?)\r?\n{mark}-END (\d+)\r?$", re.DOTALL | re.MULTILINE), timeout, f"the command {_shortened(command)} did not end")
         return ShellResult(re.sub(r"\r+\n", "\n", found[1]), int(found[2]))
+
+
+def _shortened(command: str) -> str:
+    return repr(command if len(command) <= _SHOWN else command[:_SHOWN] + "...")
 
 
 def _evaluation(command: str) -> str:

@@ -12,8 +12,8 @@ __all__ = ["Statistics"]
 class Statistics:
     """Counted since the machine was made.
 
-    ``seconds`` is the time it was running, ``exits`` counts by reason how often native code handed over to the
-    monitor, ``accesses`` by device how often its registers were read or written.
+    ``seconds`` is the time it was running, ``exits`` counts by reason how often native code handed over
+    to the monitor, ``accesses`` by device how often its registers were read or written.
     """
 
     instructions: int

@@ -1,8 +1,8 @@
 """Running the harts in turn on one thread, for machines whose clock counts instructions.
 
-Every hart gets a slice of the same number of instructions, in the same order, so that what happens depends on
-nothing but the guest and its inputs. Harts agree on the time at the end of each round; when all wait, it jumps to
-the next moment at which something happens.
+Every hart gets a slice of the same number of instructions, in the same order, so that what happens
+depends on nothing but the guest and its inputs. Harts agree on the time at the end of each round; when
+all wait, it jumps to the next moment at which something happens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from threading import RLock
 
 from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt
 from doppel.machine.clock import InstructionAlarm, InstructionClock
-from doppel.machine.execution import SSIP, Execution
+from doppel.machine.execution import Execution
 from doppel.machine.exits import ExitHandler, Next
 from doppel.processor.exits import ExitReason
 from doppel.processor.processor import Hart
@@ -123,13 +123,6 @@ class Turns(Execution):
         with self.changed:
             self._woken = True
             self.changed.notify_all()
-
-    def interrupt(self, harts: Iterable[int]) -> None:
-        """No hart is in native code while another makes this call."""
-        for index in harts:
-            self.harts[index].state.mip |= SSIP
-            self.harts[index].request(Request.ATTEND)
-        self._woken = True
 
     def fence(self, harts: Iterable[int], caller: int) -> None:
         """No hart is in native code, and each serves requests when it enters it."""

@@ -70,8 +70,8 @@ class Processor:
         self._post = ctypes.CFUNCTYPE(
             None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64
         )(self._code.addresses["doppel_post"])
-        self._code_written = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)(
-            self._code.addresses["doppel_code_written"]
+        self._code_overwritten = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(
+            self._code.addresses["doppel_code_overwritten"]
         )
         self.harts = [Hart(self, index) for index in range(harts)]
         for hart in self.harts:
@@ -106,13 +106,8 @@ class Processor:
 
     def code_written(self, address: int, length: int) -> None:
         """Forget what is decoded of guest-physical memory that somebody else than a hart writes."""
-        end = address + length
-        while address < end:
-            take = min(end - address, PAGE_SIZE - address % PAGE_SIZE)
-            self._code_written(self.harts[0].address, address, take)
-            address += take
-        for hart in self.harts:
-            hart.request(Request.FLUSH)
+        for page in range(address // PAGE_SIZE, (address + length - 1) // PAGE_SIZE + 1):
+            self._code_overwritten(self.harts[0].address, page)
 
     def flush_translations(self) -> None:
         """Tell every hart that the f-map has changed; each sees it at its next block end."""
@@ -163,14 +158,16 @@ class Hart:
         self.state.reply = Reply.NONE
         self.request(Request.FLUSH)
 
-    def run(self, budget: int = UNLIMITED) -> Exit:
-        """Execute until there is a reason to leave, at the latest after ``budget`` instructions, exactly.
+    def run(self, budget: int = UNLIMITED, *, exact: bool = True) -> Exit:
+        """Execute until there is a reason to leave, at the latest after ``budget`` instructions.
 
+        Exactly so many, or with ``exact`` off as many more as the block has (which is cheaper and as repeatable).
         A trap counts as one of the budget. The GIL is released meanwhile. One thread at a time may run a
         hart.
         """
         state = self.state
         state.run_end = state.spent + budget
+        state.soft_end = not exact
         self._run(self.address)
         return Exit(
             _REASONS[state.exit_reason],

@@ -17,7 +17,7 @@ from doppel.errors import DoppelError
 
 __all__ = ["EngineCode", "build_object", "load_engine", "object_key"]
 
-_EXPORTED = ("doppel_run", "doppel_post", "doppel_code_written", "doppel_barrier")
+EXPORTED = ("doppel_run", "doppel_post", "doppel_code_overwritten")
 _SOURCES = ("isa", "translate", "memory/entry.py")
 
 
@@ -96,7 +96,7 @@ def load_engine() -> EngineCode:
             cache.write(name, image)
         except DoppelError:
             built = True
-    addresses = {symbol: int(code[symbol]) for symbol in _EXPORTED}
+    addresses = {symbol: int(code[symbol]) for symbol in EXPORTED}
     return EngineCode(addresses, built, code)
 
 
@@ -104,6 +104,6 @@ def _link(image: bytes) -> Any:
     machine = _target_machine()
     jit = llvm.create_lljit_compiler(machine, use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
-    for symbol in _EXPORTED:
+    for symbol in EXPORTED:
         library.export_symbol(symbol)
     return library.link(jit, "engine")

@@ -59,7 +59,7 @@ class Emitter:
         return Value(name, kind)
 
     def begin(self, label: str) -> None:
-        """Start a block; the one before falls through to it."""
+        """Start a block; the one before falls through to it if it has not ended."""
         self.jump(label)
         self.lines.append(f"{label}:")
         self.terminated = False

@@ -56,43 +56,72 @@ class HandlerCompiler:
         """The handlers that run an instruction."""
         key = (instruction.body, instruction.length)
         if key not in self._known:
-            tree = parse_function(instruction.body)
             branches = any(
                 isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "branch"
-                for node in ast.walk(tree)
+                for node in ast.walk(parse_function(instruction.body))
             )
             stem = f"@op{len(self._known)}.{instruction.base.name}.{instruction.length}"
-            self._emit(instruction, tree, stem, near=False)
+            self._single(instruction, stem, near=False)
             if branches:
-                self._emit(instruction, tree, stem + ".near", near=True)
+                self._single(instruction, stem + ".near", near=True)
             self._known[key] = Handler(stem, stem + ".near" if branches else "")
         return self._known[key]
 
-    def _emit(self, instruction: Instruction, tree: ast.FunctionDef, symbol: str, *, near: bool) -> None:
-        lowering = _BodyLowering(self.program, instruction, tree, near=near)
-        lowering.emit()
+    def _single(self, instruction: Instruction, symbol: str, *, near: bool) -> None:
+        lowering = _BodyLowering(self.program, instruction, near=near)
+        lowering.go_on(lowering.execute())
         self.texts.append(handler_type(symbol, lowering.out.body()))
+
+    def pair(self, first: Instruction, second: Instruction) -> str:
+        """The handler that runs two instructions, one behind the other; a branch goes to the same page.
+
+        Raises:
+            LoweringError: the first may not simply go on at the second, or the second ends the block.
+        """
+        symbol = f"@pair.{first.base.name}.{first.length}.{second.base.name}.{second.length}"
+        a = _BodyLowering(self.program, first, near=False)
+        left = a.execute()
+        near = bool(self.handler(second).near)
+        b = _BodyLowering(self.program, second, near=near, out=a.out, record=a.following(), budget=left)
+        b.go_on(b.execute())
+        if a.jumps or a.branches or (a.effects | b.effects) & {"ends_block", "budget"}:
+            raise LoweringError(f"{symbol} cannot be made")
+        self.texts.append(handler_type(symbol, a.out.body()))
+        return symbol
 
 
 class _BodyLowering(FunctionLowering):
     """An instruction body between the reading of its operands and the jump to the next handler."""
 
     def __init__(
-        self, program: Program, instruction: Instruction, tree: ast.FunctionDef, *, near: bool
+        self,
+        program: Program,
+        instruction: Instruction,
+        *,
+        near: bool,
+        out: Emitter | None = None,
+        record: str = "%rec",
+        budget: str = "%budget",
     ) -> None:
         super().__init__(
-            program, instruction.body, tree, {"tlb": Value("%tlb", "ptr"), "h": Value("%h", "ptr")}
+            program,
+            instruction.body,
+            parse_function(instruction.body),
+            {"tlb": Value("%tlb", "ptr"), "h": Value("%h", "ptr")},
+            out,
         )
         self.instruction = instruction
         self.near = near
-        self.leave = "finish"
+        self.record = record
+        self.budget = budget
+        self.leave = self.out.label("finish")
         self.taken_slot = ""
         self.target_slot = ""
         self.branches = False
         self.jumps = False
 
-    def emit(self) -> None:
-        """The whole handler."""
+    def execute(self) -> str:
+        """Everything but going on: operands, body, trap, result. Gives what is left of the budget."""
         out = self.out
         for name in self.instruction.parameters:
             if name != "h":
@@ -100,62 +129,65 @@ class _BodyLowering(FunctionLowering):
         self.taken_slot = out.alloca("i1")
         self.target_slot = out.alloca("i64")
         out.store(Value("false", "i1"), "i1", self.taken_slot)
-        budget_spill = len(out.lines)
+        spill_start = len(out.lines)
+        out.store(Value(self.budget, "i64"), "i64", "%h", HART["budget"].offset)
+        spill_end = len(out.lines)
         self.run()
-        if "budget" in self.effects or "ends_block" in self.effects:
-            spill = Emitter()
-            spill._temporaries = out._temporaries + 1
-            spill.store(Value("%budget", "i64"), "i64", "%h", HART["budget"].offset)
-            out._temporaries += 10
-            out.lines[budget_spill:budget_spill] = spill.lines
-        out.begin("finish")
+        if not self.effects & {"budget", "ends_block"}:
+            del out.lines[spill_start:spill_end]
+        out.begin(self.leave)
         if "raises" in self.effects:
-            raised = out.load("i1", self.raised_slot)
-            out.branch(raised, "raised", "completed", unlikely=True)
-            out.begin("raised")
+            raised, completed = out.label("raised"), out.label("completed")
+            out.branch(out.load("i1", self.raised_slot), raised, completed, unlikely=True)
+            out.begin(raised)
             out.store(self._pc(), "i64", "%h", HART["pc"].offset)
-            tail_call(out, "@trap", "%rec", "%budget")
-            out.lines.append("completed:")
-            out.terminated = False
+            tail_call(out, "@trap", self.record, self.budget)
+            out.begin(completed)
         self._write_result()
-        left = out.op("i64", "add i64 %budget, -1").text
+        return out.op("i64", f"add i64 {self.budget}, -1").text
+
+    def go_on(self, left: str) -> None:
+        """Jump to the handler of what comes next."""
+        out = self.out
         if self.jumps:
             self._go_on_at(out.load("i64", self.target_slot), left)
             return
         if self.branches:
-            out.branch(out.load("i1", self.taken_slot), "taken", "straight")
-            out.lines.append("taken:")
-            out.terminated = False
+            taken, straight = out.label("taken"), out.label("straight")
+            out.branch(out.load("i1", self.taken_slot), taken, straight)
+            out.begin(taken)
             self._take_branch(left)
-            out.lines.append("straight:")
-            out.terminated = False
+            out.begin(straight)
         if "ends_block" in self.effects:
             self._end_block(left)
             return
-        following = out.address("%rec", self.instruction.length * RECORD.per_byte)
-        self._dispatch(following, left)
+        self._dispatch(self.following(), left)
+
+    def following(self) -> str:
+        """The record behind this one."""
+        return self.out.address(self.record, self.instruction.length * RECORD.per_byte)
 
     # --- operands and result ---
 
     def _operand(self, name: str) -> Value:
         out = self.out
         if name in _OPERAND_SLOTS:
-            return self._register("x", out.load("i8", "%rec", _OPERAND_SLOTS[name]))
+            return self._register("x", out.load("i8", self.record, _OPERAND_SLOTS[name]))
         if name in _FP_SLOTS:
-            return self._register("f", out.load("i8", "%rec", _FP_SLOTS[name]))
+            return self._register("f", out.load("i8", self.record, _FP_SLOTS[name]))
         if name in _IMMEDIATES:
-            return out.op("i64", f"sext i32 {out.load('i32', '%rec', RECORD.imm).text} to i64")
+            return out.op("i64", f"sext i32 {out.load('i32', self.record, RECORD.imm).text} to i64")
         if name == "zimm":
-            return out.word(out.load("i8", "%rec", RECORD.rs1))
+            return out.word(out.load("i8", self.record, RECORD.rs1))
         if name == "pc":
             return self._pc()
         if name == "next_pc":
             return out.op("i64", f"add i64 {self._pc().text}, {self.instruction.length}")
         if name == "rd_index":
             # x0 as a destination is decoded as the sink, which the body must not see.
-            return out.op("i64", f"and i64 {out.word(out.load('i8', '%rec', RECORD.rd)).text}, 31")
+            return out.op("i64", f"and i64 {out.word(out.load('i8', self.record, RECORD.rd)).text}, 31")
         if name in ("rs1_index", "rs2_index"):
-            return out.word(out.load("i8", "%rec", _OPERAND_SLOTS[name.removesuffix("_index")]))
+            return out.word(out.load("i8", self.record, _OPERAND_SLOTS[name.removesuffix("_index")]))
         raise LoweringError(f"{self.instruction.name}: a body cannot ask for {name!r}")
 
     def _register(self, kind: str, index: Value) -> Value:
@@ -166,7 +198,7 @@ class _BodyLowering(FunctionLowering):
 
     def _pc(self) -> Value:
         out = self.out
-        record = out.op("i64", "ptrtoint ptr %rec to i64")
+        record = out.op("i64", f"ptrtoint ptr {self.record} to i64")
         scaled = out.op("i64", f"lshr i64 {record.text}, {RECORD.per_byte.bit_length() - 1}")
         delta = out.load("i64", "%h", HART["pc_delta"].offset)
         return out.op("i64", f"add i64 {scaled.text}, {delta.text}")
@@ -179,7 +211,7 @@ class _BodyLowering(FunctionLowering):
             raise LoweringError(f"{self.instruction.name}: the pattern has no register for the result")
         value = out.word(out.load(self.returns[0], self.result_slots[0]))
         field = HART["f" if self.instruction.destination == "fd" else "x"]
-        index = out.word(out.load("i8", "%rec", RECORD.rd))
+        index = out.word(out.load("i8", self.record, RECORD.rd))
         base = out.address("%h", field.offset)
         place = out.op("ptr", f"getelementptr i64, ptr {base}, i64 {index.text}")
         out.store(value, "i64", place.text)
@@ -208,17 +240,16 @@ class _BodyLowering(FunctionLowering):
         if not self.near:
             self._go_on_at(out.op("i64", f"add i64 {self._pc().text}, {imm.text}"), left)
             return
-        target = out.address("%rec", imm)
+        target = out.address(self.record, imm)
         attend, follow = out.label("attend"), out.label("follow")
         out.branch(self._out_of_budget(left), attend, follow, unlikely=True)
         out.begin(follow)
         self._dispatch(target, left)
-        out.lines.append(f"{attend}:")
-        out.terminated = False
+        out.begin(attend)
         distance = out.op("i64", f"ashr i64 {imm.text}, {RECORD.per_byte.bit_length() - 1}")
         pc = out.op("i64", f"add i64 {self._pc().text}, {distance.text}")
         out.store(pc, "i64", "%h", HART["pc"].offset)
-        tail_call(out, "@attend", "%rec", left)
+        tail_call(out, "@attend", self.record, left)
 
     def _out_of_budget(self, left: str) -> Value:
         limit = self.out.load("i64", "%h", HART["limit"].offset, atomic="monotonic")
@@ -248,12 +279,10 @@ class _BodyLowering(FunctionLowering):
         in_page = out.op("i64", f"and i64 {pc.text}, 4095")
         target = out.address(records.text, out.op("i64", f"mul i64 {in_page.text}, {RECORD.per_byte}"))
         self._dispatch(target, left)
-        out.lines.append(f"{miss}:")
-        out.terminated = False
-        tail_call(out, "@enter", "%rec", left)
-        out.lines.append(f"{attend}:")
-        out.terminated = False
-        tail_call(out, "@attend", "%rec", left)
+        out.begin(miss)
+        tail_call(out, "@enter", self.record, left)
+        out.begin(attend)
+        tail_call(out, "@attend", self.record, left)
 
     def _end_block(self, left: str) -> None:
         """The mode or what is translated may have changed: take up the new TLB array, attend if asked to."""
@@ -261,15 +290,14 @@ class _BodyLowering(FunctionLowering):
         attend, go_on = out.label("attend"), out.label("goon")
         out.branch(self._out_of_budget(left), attend, go_on, unlikely=True)
         out.begin(go_on)
-        following = out.address("%rec", self.instruction.length * RECORD.per_byte)
+        following = self.following()
         view = out.load("ptr", "%h", HART["tlb_view"].offset)
         handler = out.load("ptr", following, RECORD.handler)
         tail_call(out, handler.text, following, left, view.text)
-        out.lines.append(f"{attend}:")
-        out.terminated = False
+        out.begin(attend)
         pc = out.op("i64", f"add i64 {self._pc().text}, {self.instruction.length}")
         out.store(pc, "i64", "%h", HART["pc"].offset)
-        tail_call(out, "@attend", "%rec", left)
+        tail_call(out, "@attend", self.record, left)
 
     def _dispatch(self, record: str, left: str) -> None:
         view = "%tlb"

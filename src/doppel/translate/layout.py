@@ -171,6 +171,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("run_end", "u64", 0, "spent at which this run ends"),
     ("spent", "u64", 0, "budget spent in finished slices since reset: instructions retired and traps taken"),
     ("traps", "u64", 0, "traps taken since reset; each costs one of the budget without retiring anything"),
+    ("soft_end", "u64", 0, "1: the run may end at the first block end behind its budget"),
     ("requests", "u64", 0, "what other threads ask of this hart: bits of Request"),
     ("acknowledged", "u64", 0, "counts the requests served, for those who wait"),
     ("running", "u64", 0, "1 while native code runs this hart"),

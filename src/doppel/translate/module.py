@@ -19,9 +19,7 @@ from doppel.translate.layout import HART
 from doppel.translate.lower import Compiled, FunctionLowering, Lowering, Program
 from doppel.translate.records import DECODE_OPERATION, decode_record, decoder_text
 
-__all__ = ["EXPORTED", "module_text"]
-
-EXPORTED = ("doppel_run", "doppel_post", "doppel_code_written", "doppel_barrier")
+__all__ = ["module_text"]
 
 
 def module_text(triple: str, data_layout: str) -> str:
@@ -306,13 +304,12 @@ def _exported(program: Program) -> str:
         attention.post_request, [None, Value("%request", "i64"), Value("%set", "i64"), Value("%clear", "i64")]
     )
     post.out.terminate("ret void")
-    written = FunctionLowering(program, code.code_written, _no_body(), {})
-    written.call_function(code.code_written, [None, Value("%physical", "i64"), Value("%size", "i64")])
+    written = FunctionLowering(program, code.code_overwritten, _no_body(), {})
+    written.call_function(code.code_overwritten, [None, Value("%page", "i64")])
     written.out.terminate("ret void")
     return (
         "define void @doppel_post(ptr %h, i64 %request, i64 %set, i64 %clear) nounwind"
         f" {{\n{post.out.body()}\n}}\n"
-        "define void @doppel_code_written(ptr %h, i64 %physical, i64 %size) nounwind"
+        "define void @doppel_code_overwritten(ptr %h, i64 %page) nounwind"
         f" {{\n{written.out.body()}\n}}\n"
-        "define void @doppel_barrier() nounwind {\nentry:\n  fence seq_cst\n  ret void\n}\n"
     )

@@ -18,6 +18,7 @@ from doppel.translate.emitter import Emitter, Value, constant
 from doppel.translate.handlers import HandlerCompiler
 from doppel.translate.layout import RECORD
 from doppel.translate.lower import FunctionLowering, Lowering
+from doppel.translate.pairs import pair_table
 from doppel.translate.pointers import Pointer
 
 __all__ = ["DECODE_OPERATION", "decode_record", "decoder_text"]
@@ -36,10 +37,10 @@ def decode_record(h: Hart, record: Pointer, bits: Word, at: Word) -> None:
     raise TypeError("native code only")
 
 
-def _lower_decode(low: FunctionLowering, args: list[ast.expr]) -> None:
+def _lower_decode(low: FunctionLowering, args: list[ast.expr]) -> Value:
     record, bits, at = (low.expression(a) for a in args[1:])
-    word, offset = low.out.word(bits), low.out.word(at)
-    low.out.raw(f"call void @decode_bits(ptr {record.text}, i64 {word.text}, i64 {offset.text})")
+    words = f"i64 {low.out.word(bits).text}, i64 {low.out.word(at).text}"
+    return low.out.op("i64", f"call i64 @decode_bits(ptr {record.text}, {words})")
 
 
 DECODE_OPERATION: Lowering = _lower_decode
@@ -81,16 +82,18 @@ def _extract(out: Emitter, field: Field) -> Value:
 
 
 def decoder_text(instructions: InstructionSet, handlers: HandlerCompiler) -> str:
-    """The table and ``@decode_bits``."""
+    """The table, the pairs and ``@decode_bits``."""
+    pairs = pair_table(instructions, handlers)
     formats: dict[_Format, int] = {}
     by_key: list[list[str]] = [[] for _ in range(DECODE_KEYS)]
     for instruction in instructions.instructions:
         handler = handlers.handler(instruction)
         number = formats.setdefault(_format_of(instruction), len(formats))
         near = f"ptr {handler.near}" if handler.near else "ptr null"
+        first, second = pairs.numbers(instruction)
         row = (
             f"{{ i32 {instruction.pattern.mask}, i32 {instruction.pattern.match}, "
-            f"i32 {instruction.nonzero_mask}, i32 {number}, ptr {handler.far}, {near} }}"
+            f"i32 {instruction.nonzero_mask}, i32 {number | first << 8 | second << 16}, ptr {handler.far}, {near} }}"
         )
         for key in decode_keys(instruction.pattern):
             by_key[key].append(row)
@@ -106,7 +109,8 @@ def decoder_text(instructions: InstructionSet, handlers: HandlerCompiler) -> str
     return (
         f"@decode_rows = internal constant [{len(rows)} x {row_type}] [\n  {table}\n]\n"
         f"@decode_starts = internal constant [{len(starts)} x i32] [{index}]\n"
-        f"define internal void @decode_bits(ptr %rec, i64 %bits, i64 %at) noinline nounwind {{\n"
+        f"{pairs.text()}"
+        f"define internal i64 @decode_bits(ptr %rec, i64 %bits, i64 %at) noinline nounwind {{\n"
         f"{_decode_body(formats)}\n}}\n"
     )
 
@@ -143,9 +147,10 @@ def _decode_body(formats: dict[_Format, int]) -> str:
     out.branch(out.op("i1", f"or i1 {free.text}, {present.text}"), "found", "next")
     out.begin("found")
     kind = out.load("i32", entry.text, 12)
+    shape_number = out.op("i32", f"and i32 {kind.text}, 255")
     imm = out.alloca("i64")
     cases = " ".join(f"i32 {n}, label %format{n}" for n in formats.values())
-    out.terminate(f"switch i32 {kind.text}, label %illegal [ {cases} ]")
+    out.terminate(f"switch i32 {shape_number.text}, label %illegal [ {cases} ]")
     for shape, n in formats.items():
         out.lines.append(f"format{n}:")
         out.terminated = False
@@ -174,9 +179,13 @@ def _decode_body(formats: dict[_Format, int]) -> str:
     out.store(out.select(is_near, scaled, distance), "i32", "%rec", RECORD.imm)
     handler = out.select(is_near, near, far)
     out.raw(f"store atomic ptr {handler.text}, ptr %rec release, align 8")
-    out.terminate("ret void")
+    numbers = out.op("i64", f"lshr i64 {out.word(kind).text}, 8")
+    # A branch out of the page is no second one: the pair's handler branches within it.
+    leaves = out.op("i1", f"and i1 {branches.text}, {out.op('i1', f'xor i1 {is_near.text}, true').text}")
+    as_first = out.op("i64", f"and i64 {numbers.text}, 255")
+    out.terminate(f"ret i64 {out.select(leaves, as_first, numbers).text}")
     out.lines.append("illegal:")
     out.terminated = False
     out.raw("store atomic ptr @illegal, ptr %rec release, align 8")
-    out.terminate("ret void")
+    out.terminate("ret i64 0")
     return out.body()

@@ -1,4 +1,4 @@
-"""Memory as the guest's program sees it, looked at from outside: the φ-map is followed and nothing is changed."""
+"""Memory as the guest's program sees it, from outside: the φ-map is followed, nothing is changed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from doppel.cli.monitor.session import MonitorError, Session
 __all__ = ["COMMANDS", "Command", "Resume", "command", "execute"]
 
 
-class Resume(Exception):  # noqa: N818 - not an error: how a command ends the prompt
+class Resume(Exception):
     """The prompt is left: the machine goes on, or ends if ``leave``."""
 
     def __init__(self, *, leave: bool) -> None:
@@ -37,15 +37,13 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(
-    name: str, usage: str, summary: str, *, least: int = 0, most: int = 0
-) -> Callable[[Body], Body]:
+def command(name: str, usage: str, summary: str, *, least: int = 0, most: int = 0) -> Callable[[Body], Body]:
     """Define a command; ``name`` may list further names behind commas."""
 
     def define(body: Body) -> Body:
         first, *others = name.split(",")
-        for each in (first, *others):
-            COMMANDS[each] = Command(first, usage, summary, body, least, most)
+        defined = Command(first, usage, summary, body, least, most)
+        COMMANDS.update((each, defined) for each in (first, *others))
         return body
 
     return define
@@ -72,12 +70,12 @@ def execute(session: Session, line: str) -> Iterator[str]:
 
 
 def find(name: str) -> Command:
-    """The command of that name, or the only one that begins so."""
+    """The command of that name, or the only one that begins so; further names have to be written out."""
     if name in COMMANDS:
         return COMMANDS[name]
-    candidates = {found.name for full, found in COMMANDS.items() if full.startswith(name)}
+    candidates = sorted({found.name for found in COMMANDS.values() if found.name.startswith(name)})
     if len(candidates) == 1:
-        return COMMANDS[candidates.pop()]
+        return COMMANDS[candidates[0]]
     if candidates:
-        raise MonitorError(f"{name!r} can mean {', '.join(sorted(candidates))}")
+        raise MonitorError(f"{name!r} can mean {', '.join(candidates)}")
     raise MonitorError(f"there is no command {name!r}; help lists them")

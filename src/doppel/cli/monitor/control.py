@@ -8,7 +8,6 @@ from doppel.cli.monitor.commands import COMMANDS, Resume, command
 from doppel.cli.monitor.session import MonitorError, Session, number
 from doppel.cli.monitor.state import instruction_lines
 from doppel.cli.summary import detail_lines, summary_line
-from doppel.isa.privileged.constants import Mode
 
 __all__: list[str] = []
 
@@ -37,7 +36,7 @@ def _count(words: list[str], limit: int) -> int:
     return count
 
 
-@command("continue,begin", "", "leave the prompt; the machine goes on")
+@command("continue,c,begin", "", "leave the prompt; the machine goes on")
 def _continue(session: Session, words: list[str]) -> Iterator[str]:
     raise Resume(leave=False)
     yield
@@ -66,7 +65,7 @@ def _info(session: Session, words: list[str]) -> Iterator[str]:
 
 
 def _devices(session: Session) -> Iterator[str]:
-    for region in session.machine.bus:
+    for region in session.machine.board.bus:
         yield (
             f"{region.base:#012x}-{region.end - 1:#012x}  {region.device.name:<12}"
             f" {region.reads} reads, {region.writes} writes"
@@ -76,10 +75,10 @@ def _devices(session: Session) -> Iterator[str]:
 def _harts(session: Session) -> Iterator[str]:
     for index, hart in enumerate(session.machine.harts):
         here = "*" if index == session.hart_index else " "
-        state = "waits for an interrupt" if hart.waiting else "runs"
+        waiting = ", waits for an interrupt" if hart.waiting else ""
         yield (
-            f"{here} hart {index}: pc {hart.pc:#x}{session.label(hart.pc)}, mode {Mode(hart.mode).name}, {state},"
-            f" {hart.instructions} instructions"
+            f"{here} hart {index}: pc {hart.pc:#x}{session.label(hart.pc)}, mode {hart.mode.name}{waiting}, "
+            f"{hart.instructions} instructions"
         )
 
 
@@ -89,8 +88,9 @@ def _machine(session: Session) -> Iterator[str]:
 
 
 def _memory(session: Session) -> Iterator[str]:
-    for start, size, present in session.machine.memory_ranges():
-        yield f"{start:#012x}-{start + size - 1:#012x}  {size >> 20} MiB, {present / 2**20:.1f} MiB in use"
+    ram = session.machine.ram
+    end = ram.base + ram.size - 1
+    yield f"{ram.base:#012x}-{end:#012x}  {ram.size >> 20} MiB, {ram.mapped_bytes / 2**20:.1f} MiB in use"
 
 
 @command("help", " [COMMAND]", "list the commands", most=1)
@@ -105,4 +105,4 @@ def _help(session: Session, words: list[str]) -> Iterator[str]:
         also = f" (also: {', '.join(aliases)})" if aliases else ""
         yield f"{name + found.usage:<34}{found.summary}{also}"
     if not words:
-        yield "Commands may be cut short; addresses and values may be expressions of numbers, registers and symbols."
+        yield "Commands may be cut short. Values are numbers, registers, symbols, or sums of them."

@@ -38,7 +38,7 @@ def parse_form(text: str, format: str, unit: int) -> Form:
     """The form that ``NFU`` describes; what it leaves out is as given."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise MonitorError(f"/{text} is not a form: a number, then a letter for the format, then one for the unit")
+        raise MonitorError(f"/{text} is not a form: a number, a letter for the format, one for the unit")
     chosen_unit = 0
     for letter in match[2]:
         if letter in UNITS:
@@ -46,7 +46,9 @@ def parse_form(text: str, format: str, unit: int) -> Form:
         elif letter in FORMATS:
             format = letter
         else:
-            raise MonitorError(f"{letter!r} is neither a format ({' '.join(FORMATS)}) nor a unit ({' '.join(UNITS)})")
+            raise MonitorError(
+                f"{letter!r} is neither a format ({' '.join(FORMATS)}) nor a unit ({' '.join(UNITS)})"
+            )
     count = int(match[1] or 1)
     if not 1 <= count <= MAX_COUNT:
         raise MonitorError(f"{count} items are too many or too few: 1 to {MAX_COUNT} are possible")

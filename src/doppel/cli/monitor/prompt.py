@@ -21,10 +21,11 @@ _ = (control, state)
 def prompt(session: Session, read_line: Callable[[str], str] | None = None) -> bool:
     """Let a person give commands; whether the machine is to go on.
 
-    ``read_line`` gets the prompt and gives a line, or raises EOFError at the end of input, which means continue.
+    ``read_line`` gets the prompt and gives a line, or raises EOFError at the end of input, which means
+    continue.
     """
     read = read_line or _edited_line()
-    print(f"\nThe machine stands still. help lists the commands, continue goes on.")
+    print("\nThe machine stands still. help lists the commands, continue goes on.")
     _show(instruction_lines(session, session.hart.pc, 1))
     previous = ""
     while True:

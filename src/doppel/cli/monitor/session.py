@@ -1,4 +1,4 @@
-"""What a monitor session knows: the machine, the hart looked at, names for addresses, where examine left off."""
+"""What a monitor session knows: the machine, the hart looked at, names, where examine left off."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from doppel.isa.names import X_NAMES, x_register
 from doppel.isa.words import MASK64
 
 if TYPE_CHECKING:
-    from doppel.machine import Machine, MachineHart
+    from doppel.machine import Machine
+    from doppel.machine.registers import HartView
 
 __all__ = ["MonitorError", "Session", "number"]
 
@@ -40,7 +41,7 @@ class Session:
         self._by_address = sorted((value, name) for name, value in self.symbols.items() if name)
 
     @property
-    def hart(self) -> MachineHart:
+    def hart(self) -> HartView:
         """The hart that commands are about."""
         return self.machine.harts[self.hart_index]
 
@@ -52,11 +53,13 @@ class Session:
         return index
 
     def value(self, text: str) -> int:
-        """The value of an expression of numbers, registers (``a0``, ``$a0``, ``pc``) and symbols, in 64 bits."""
+        """The value of an expression of numbers, registers (``a0``, ``$a0``, ``pc``) and symbols; 64 bits."""
         try:
             return evaluate(text, self._named, _no_modifier) & MASK64
-        except (ValueError, OverflowError, RecursionError) as error:
-            raise MonitorError(str(error) or f"not an expression: {text!r}") from error
+        except ValueError as error:
+            raise MonitorError(str(error)) from error
+        except RecursionError:
+            raise MonitorError("the expression has too many parentheses") from None
 
     def _named(self, name: str) -> int:
         plain = name.removeprefix("$")

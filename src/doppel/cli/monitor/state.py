@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from doppel.cli.monitor import addresses
 from doppel.cli.monitor.commands import command
 from doppel.cli.monitor.formats import UNITS, Form, items, parse_form
 from doppel.cli.monitor.session import MonitorError, Session, number
+from doppel.errors import DoppelError
 from doppel.isa.csr import CSR_BY_NAME
 from doppel.isa.disassembler import disassemble
 from doppel.isa.names import F_NAMES, X_NAMES, x_register
-from doppel.isa.privileged.constants import Mode
 from doppel.isa.words import MASK64
 
 __all__ = ["instruction_lines"]
@@ -28,7 +29,7 @@ def _registers(session: Session, words: list[str]) -> Iterator[str]:
         session.hart_index = session.select(words[0])
     hart = session.hart
     yield (
-        f"hart {session.hart_index}  pc {hart.pc:#018x}{session.label(hart.pc)}  mode {Mode(hart.mode).name}"
+        f"hart {session.hart_index}  pc {hart.pc:#018x}{session.label(hart.pc)}  mode {hart.mode.name}"
         f"  {hart.instructions} instructions"
     )
     yield from _columns(X_NAMES, [hart.registers[name] for name in X_NAMES])
@@ -55,25 +56,32 @@ def _hart(session: Session, words: list[str]) -> Iterator[str]:
     yield from instruction_lines(session, session.hart.pc, 1)
 
 
-@command("csr", " [NAME [VALUE]]", "show all control and status registers that are not 0, or one, or set one", most=2)
+@command(
+    "csr",
+    " [NAME [VALUE]]",
+    "show all control and status registers that are not 0, or one, or set one",
+    most=-1,
+)
 def _csr(session: Session, words: list[str]) -> Iterator[str]:
     csr = session.hart.csr
     if not words:
         for name in CSR_BY_NAME:
-            if value := csr[name]:
-                yield f"{name:>13} {value:016x}"
+            # Floating-point registers cannot be read while the guest has them switched off.
+            with suppress(DoppelError):
+                if value := csr[name]:
+                    yield f"{name:>13} {value:016x}"
         return
     name = words[0].lower()
     if name not in CSR_BY_NAME:
         raise MonitorError(f"there is no register {name!r}; csr lists those that are not 0")
-    if len(words) == 2:
-        csr[name] = session.value(words[1])
+    if len(words) > 1:
+        csr[name] = session.value(" ".join(words[1:]))
     yield f"{name:>13} {csr[name]:016x}  {CSR_BY_NAME[name].doc}"
 
 
-@command("set", " REGISTER VALUE", "change a register or pc", least=2, most=2)
+@command("set", " REGISTER VALUE", "change a register or pc", least=2, most=-1)
 def _set(session: Session, words: list[str]) -> Iterator[str]:
-    name, value = words[0].removeprefix("$"), session.value(words[1])
+    name, value = words[0].removeprefix("$"), session.value(" ".join(words[1:]))
     if name == "pc":
         session.hart.pc = value
         yield from instruction_lines(session, value, 1)
@@ -86,7 +94,9 @@ def _set(session: Session, words: list[str]) -> Iterator[str]:
     yield f"{name} {session.hart.registers[name]:016x}"
 
 
-@command("x,examine", "/NFU [ADDRESS]", "show memory by the guest's addresses: x/4xg sp, x/s a0, x/8i pc", most=-1)
+@command(
+    "x,examine", "/NFU [ADDRESS]", "show memory by the guest's addresses: x/4xg sp, x/s a0, x/8i pc", most=-1
+)
 def _examine(session: Session, words: list[str]) -> Iterator[str]:
     yield from _show_memory(session, words, physical=False)
 
@@ -139,7 +149,13 @@ def _text(session: Session, address: int, *, physical: bool) -> bytes:
     return bytes(text)
 
 
-@command("store", "/U ADDRESS VALUE...", "change memory: store/g sp 1 2 (b, h, w or g: 1, 2, 4 or 8 bytes each)", least=2, most=-1)
+@command(
+    "store",
+    "/U ADDRESS VALUE...",
+    "change memory: store/g sp 1 2 (b, h, w or g: 1, 2, 4 or 8 bytes each)",
+    least=2,
+    most=-1,
+)
 def _store(session: Session, words: list[str]) -> Iterator[str]:
     yield from _change_memory(session, words, physical=False)
 
@@ -176,9 +192,9 @@ def _disassemble(session: Session, words: list[str]) -> Iterator[str]:
     yield from instruction_lines(session, _address(session, words[:1]) & ~1, count)
 
 
-@command("translate", " ADDRESS", "show where the guest's page tables lead", least=1, most=1)
+@command("translate", " ADDRESS", "show where the guest's page tables lead", least=1, most=-1)
 def _translate(session: Session, words: list[str]) -> Iterator[str]:
-    address = session.value(words[0])
+    address = session.value(" ".join(words))
     yield f"{address:#x} is at physical address {addresses.physical_address(session, address):#x}"
 
 

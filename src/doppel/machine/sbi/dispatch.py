@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from doppel.machine.sbi.base import Base
 from doppel.machine.sbi.dbcn import DebugConsole
-from doppel.machine.sbi.extension import Call, Extension, Platform, SbiError, SbiFailure
+from doppel.machine.sbi.extension import Call, Extension, Function, Platform, SbiError, SbiFailure
 from doppel.machine.sbi.hsm import HartStateManagement
 from doppel.machine.sbi.ipi import Ipi
 from doppel.machine.sbi.legacy import LEGACY
@@ -18,15 +18,17 @@ __all__ = ["Sbi"]
 A0, A1, A6, A7 = 10, 11, 16, 17
 ECALL_LENGTH = 4
 
+_NONE: tuple[tuple[Function, ...], bool] = ((), False)
+
 
 class Sbi:
-    """All extensions of one machine; ``calls`` counts by extension number."""
+    """All extensions of one machine."""
 
     def __init__(self, platform: Platform) -> None:
-        standard = (Time, Ipi, RemoteFence, HartStateManagement, SystemReset, DebugConsole)
+        kinds: tuple[type[Extension], ...] = (Time, Ipi, RemoteFence, HartStateManagement, SystemReset)
         extensions: list[Extension] = [Base(platform, self.has)]
-        extensions += [kind(platform) for kind in (*standard, *LEGACY)]
-        self._functions = {
+        extensions += [kind(platform) for kind in (*kinds, DebugConsole, *LEGACY)]
+        self._functions: dict[int, tuple[tuple[Function, ...], bool]] = {
             extension.identifier: (tuple(extension.functions()), extension.legacy) for extension in extensions
         }
 
@@ -39,7 +41,7 @@ class Sbi:
         state = hart.state
         registers = state.x
         state.pc += ECALL_LENGTH
-        functions, legacy = self._functions.get(registers[A7], ((), False))
+        functions, legacy = self._functions.get(registers[A7], _NONE)
         number = 0 if legacy else registers[A6]
         if number >= len(functions):
             registers[A0] = SbiError.NOT_SUPPORTED

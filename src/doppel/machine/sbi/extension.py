@@ -1,4 +1,6 @@
-"""What the extensions have in common. Source: RISC-V Supervisor Binary Interface Specification 2.0, chapter 3."""
+"""What the extensions have in common. Source: RISC-V Supervisor Binary Interface Specification 2.0,
+chapter 3.
+"""
 
 from __future__ import annotations
 

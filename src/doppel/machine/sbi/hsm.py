@@ -32,7 +32,8 @@ class HartStateManagement(Extension):
 
     def __init__(self, platform: Platform) -> None:
         super().__init__(platform)
-        # Instructions that a hart had retired when it was suspended last: as long as there are no more, it still is.
+        # Instructions that a hart had retired when it was suspended last: as long as there are no more,
+        # it still is.
         self._suspended_at = [-1] * len(platform.harts)
 
     def functions(self) -> Sequence[Function]:

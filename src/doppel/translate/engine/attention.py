@@ -32,6 +32,7 @@ from doppel.translate.pointers import (
 __all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
 
 NO_RESERVATION = (1 << 64) - 1
+NEVER = (1 << 64) - 1
 # A block of straight-line code holds no more instructions than its page has halfwords, and one look at the
 # budget.
 LONGEST_BLOCK = CODE_PAGE.records
@@ -107,7 +108,10 @@ def look_around(h: Hart) -> Word:
         return leave(h, ExitReason.BUDGET)
     h.slice = machine(h, "slice_length")
     h.stepping = 0
-    if left < h.slice + LONGEST_BLOCK:
+    if h.soft_end != 0:
+        if left < h.slice:
+            h.slice = left
+    elif left < h.slice + LONGEST_BLOCK:
         h.slice = left - LONGEST_BLOCK
         if signed_lt(left, LONGEST_BLOCK + 1):
             # Too few are left to let a block run to its end: one by one.
@@ -141,12 +145,19 @@ def wait(h: Hart) -> Word:
         if interrupts_pending(h) & h.mie != 0:
             h.waiting = 0
             return Word(AGAIN)
-        deadline = h.mtimecmp
-        if h.menvcfg & EnvironmentConfig.STCE != 0 and h.stimecmp < deadline:
+        # A timer that is not enabled cannot end the wait.
+        deadline = Word(NEVER)
+        if h.mie & 1 << Interrupt.MTI != 0:
+            deadline = h.mtimecmp
+        if (
+            h.mie & 1 << Interrupt.STI != 0
+            and h.menvcfg & EnvironmentConfig.STCE != 0
+            and h.stimecmp < deadline
+        ):
             deadline = h.stimecmp
         now = ticks(h)
         if machine(h, "clock_kind") != 0:
-            if machine(h, "hart_count") != 1 or deadline == (1 << 64) - 1:
+            if machine(h, "hart_count") != 1 or deadline == NEVER:
                 settle(h)
                 return leave(h, ExitReason.WAIT)
             if deadline > now:

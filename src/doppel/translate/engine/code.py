@@ -18,6 +18,7 @@ from doppel.translate.layout import CODE_PAGE, HART, RECORD
 from doppel.translate.pointers import (
     Pointer,
     add_machine,
+    address_of,
     fetch_and,
     fetch_or,
     is_null,
@@ -33,7 +34,7 @@ from doppel.translate.pointers import (
     write_pointer,
 )
 
-__all__ = ["code_page", "code_written", "post"]
+__all__ = ["code_overwritten", "code_page", "code_written", "post"]
 
 # A page that is stored to this often is data by now.
 STORES_UNTIL_DATA = 64
@@ -112,6 +113,17 @@ def drop(h: Hart, number: Word, page: Pointer) -> None:
         post_others(h, Word(Request.FLUSH))
 
 
+def code_overwritten(h: Hart, number: Word) -> None:
+    """Somebody else than a hart writes to a guest page: forget what is decoded of it.
+
+    Harts may be executing it meanwhile, so its memory is not used again before all have stood still.
+    """
+    write_pointer(offset(machine(h, "code_table"), number << 3), 0, null())
+    fetch_and(machine(h, "fmap"), number << 3, ~Entry.CODE)
+    post(offset(address_of(h, "x"), 0), Word(Request.FLUSH))
+    post_others(h, Word(Request.FLUSH))
+
+
 def code_written(h: Hart, physical: Word, size: Word) -> None:
     """A store of ``size`` bytes hit a page with decoded instructions."""
     number = physical >> 12
@@ -125,7 +137,7 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
         drop(h, number, page)
         return
     at = physical & 0xFFF
-    # An instruction of four bytes that begins two bytes before is hit too.
-    first = at - 2 if at >= 2 else Word(0)
+    # An instruction of four bytes that begins two bytes before is hit too, and one before that may make a pair with it.
+    first = at - 6 if at >= 6 else Word(0)
     end = (at + size + 1) * RECORD.per_byte
     reset_records(page, (first & ~1) * RECORD.per_byte, end if end < LAST_RECORD else Word(LAST_RECORD))

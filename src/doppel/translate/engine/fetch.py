@@ -13,6 +13,7 @@ from doppel.translate.layout import CODE_PAGE, ITLB, RECORD
 from doppel.translate.pointers import (
     Pointer,
     address_of,
+    is_null,
     machine,
     offset,
     pointer_bits,
@@ -27,6 +28,8 @@ from doppel.translate.records import decode_record
 __all__ = ["decode_in_page", "fetch", "fetch_alone", "instruction_bits"]
 
 NOT_IN_PAGE = 1 << 20
+# The scratch record behind the three that are executed.
+LOOK_AHEAD = 3 * RECORD.size
 
 
 def fetch(h: Hart) -> Pointer:
@@ -94,8 +97,28 @@ def decode_in_page(h: Hart, record: Pointer) -> bool:
             return False
         bits = bits | read(host, at + 2, 2) << 16
     h.decoded = h.decoded + 1
-    decode_record(h, record, bits, at)
+    first = decode_record(h, record, bits, at) & 0xFF
+    if first != 0:
+        join(h, record, host, first, at, Word(4) if bits & 3 == 3 else Word(2))
     return True
+
+
+def join(h: Hart, record: Pointer, host: Pointer, first: Word, at: Word, length: Word) -> None:
+    """Give a record the handler of the pair that it makes with the instruction behind it, if there is one."""
+    behind = at + length
+    if behind + 4 > 4096:
+        return
+    bits = read(host, behind, 4)
+    if bits & 3 != 3:
+        bits = bits & 0xFFFF
+    following = offset(record, length * RECORD.per_byte)
+    # A record that is decoded already may be a pair itself by now: look at its instruction, leave it as it is.
+    if read(following, 0, 8) != pointer_bits(symbol("decode")):
+        following = offset(address_of(h, "scratch"), LOOK_AHEAD)
+    second = decode_record(h, following, bits, behind) >> 8
+    handler = read_pointer(symbol("pair_handlers"), first * read(symbol("pair_row"), 0, 8) + second * 8)
+    if not is_null(handler):
+        write_pointer(record, 0, handler)
 
 
 def instruction_bits(h: Hart, record: Pointer) -> Word:

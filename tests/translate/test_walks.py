@@ -1,0 +1,240 @@
+"""Address translation and protection natively and by the model: results, faults, A and D bits, and what is cached.
+
+A scenario changes page tables, CSRs and protection in any order, each with the fence that it needs, and accesses
+memory in between. Everything but a change of page tables takes effect by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doppel.isa.privileged.constants import Cause, EnvironmentConfig, Mode, Pte, SatpMode, Status
+from doppel.isa.words import MASK64
+from doppel.processor.exits import ExitReason
+
+from .support import RAM_BASE, Board, Pair
+from .tables import ALL, PageTables
+
+TABLES = RAM_BASE + 0x4_0000
+HANDLER = RAM_BASE + 0x800
+# Frames that are no neighbours, the last with code, and one that is not memory.
+FRAMES = (RAM_BASE + 0x1_0000, RAM_BASE + 0x1_2000, RAM_BASE + 0x1_4000)
+CODE_FRAME = RAM_BASE + 0x1_6000
+NOWHERE = 0x4000_0000
+# Neighbours, both halves, the upper end, and addresses that only Sv48 or nobody has.
+PAGES = (0x5000, 0x6000, 0x4000_0000, 0x3F_FFFF_F000, MASK64 - 0xFFF, 0x7FFF_FFFF_F000, 1 << 38, 1 << 47, 1 << 55)
+OFFSETS = (0, 8, 0x7FC, 0x800, 0xFF8, 0xFF9, 0xFFC, 0xFFE, 0xFFF)
+# An ecall at every second halfword, so that one straddles the end of the page.
+ECALLS = bytes.fromhex("0000" + "73000000" * 1023 + "7300")
+ACCESSES = (
+    *("lb a1, (a0)", "lhu a1, (a0)", "lw a1, (a0)", "ld a1, (a0)"),
+    *("sb a2, (a0)", "sh a2, (a0)", "sw a2, (a0)", "sd a2, (a0)"),
+    *("amoadd.d a1, a2, (a0)", "amoswap.w a1, a2, (a0)", "lr.d a1, (a0)", "sc.d a1, a2, (a0)"),
+    *("cbo.zero (a0)", "cbo.clean (a0)", "cbo.flush (a0)"),
+)
+WRITES = {
+    "satp": "csrw satp, a0",
+    "menvcfg": "csrw menvcfg, a0",
+    "mstatus": "csrw mstatus, a0",
+    "pmpcfg0": "csrw pmpcfg0, a0",
+    "pmpaddr0": "csrw pmpaddr0, a0",
+    "pmpaddr1": "csrw pmpaddr1, a0",
+    "pmpaddr2": "csrw pmpaddr2, a0",
+    "sfence": "sfence.vma",
+    "sfence of an address": "sfence.vma a0",
+    "mret": "mret",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Change the entry for ``page`` at ``level``, then fence, one address or all."""
+
+    page: int
+    level: int
+    bits: int
+    everything: bool
+
+
+@dataclass(frozen=True)
+class Write:
+    """Write a CSR."""
+
+    register: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Access:
+    """Load or store, in M mode or as another mode by MPRV."""
+
+    text: str
+    address: int
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Return to a mode at an address, to meet an ecall there."""
+
+    mode: Mode
+    address: int
+
+
+class Scenario:
+    """A pair in M mode that runs one short piece of code after the other."""
+
+    def __init__(self, mode: SatpMode) -> None:
+        self.pair = Pair(Board())
+        self.pieces: dict[str, int] = {}
+        at = RAM_BASE + 0x1000
+        for text in (*WRITES.values(), *ACCESSES):
+            self.pair.load(f"{text}; wfi", at)
+            self.pieces[text] = at
+            at += 8
+        self.pair.load("wfi", HANDLER)
+        self.pair.write(CODE_FRAME, ECALLS)
+        for number, frame in enumerate(FRAMES):
+            self.pair.write(frame, bytes((number + 1) * 17 + i * 7 & 0xFF for i in range(4096)))
+        self.tables = PageTables(TABLES, mode, self.pair.write)
+        self.pair.set(mtvec=HANDLER, mepc=0)
+        self.pair.set_x(x12=0x1122_3344_5566_7788)
+        self.write("pmpaddr2", MASK64)
+        self.write("pmpcfg0", 0x1F << 16)
+        self.write("satp", self.tables.satp)
+
+    def run(self, text: str, a0: int = 0) -> None:
+        """Run a piece up to its end or its trap, both of which stop in WFI."""
+        pair = self.pair
+        pair.native.state.waiting, pair.model.waiting = 0, False
+        pair.set(pc=self.pieces[text], mode=Mode.M)
+        pair.set_x(x10=a0)
+        exit = pair.board.run(5000)
+        assert exit.reason is ExitReason.WAIT, exit
+        for _ in range(10):
+            if pair.model.waiting:
+                break
+            pair.model.step()
+        pair.check()
+
+    def write(self, register: str, value: int = 0) -> None:
+        self.run(WRITES[register], value)
+
+    def do(self, step: Entry | Write | Access | Fetch) -> None:
+        match step:
+            case Entry(page, level, bits, everything):
+                level = min(level, self.tables.levels - 1)
+                address = self.tables.entry_address(page, level)
+                self.tables.set(address, bits)
+                self.write("sfence" if everything else "sfence of an address", page)
+            case Write(register, value):
+                self.write(register, value)
+            case Access(text, address):
+                self.run(text, address & MASK64)
+            case Fetch(mode, address):
+                self.pair.set(mepc=address & MASK64 & ~1)
+                status = self.pair.native.state.mstatus & ~Status.MPP | mode << 11
+                self.write("mstatus", status)
+                self.run("mret")
+
+    @property
+    def trap(self) -> tuple[int, int]:
+        """Cause and value of the last trap."""
+        return self.pair.native.state.mcause, self.pair.native.state.mtval
+
+    @property
+    def a1(self) -> int:
+        return int(self.pair.native.state.x[11])
+
+
+# --- strategies ---
+
+flags = st.one_of(
+    st.sampled_from([ALL, ALL | Pte.U, ALL & ~Pte.A, ALL & ~Pte.D, Pte.V | Pte.R, Pte.V | Pte.X | Pte.A, Pte.V]),
+    st.integers(0, 255).map(lambda bits: bits | Pte.V),
+    st.integers(0, 1023),
+)
+targets = st.one_of(
+    st.sampled_from([*FRAMES, CODE_FRAME]),
+    st.sampled_from([RAM_BASE, TABLES, NOWHERE, 0, (1 << 56) - 4096, RAM_BASE + 0x20_0000]),
+)
+reserved = st.one_of(*[st.just(0)] * 6, st.integers(54, 63).map(lambda bit: 1 << bit))
+pages = st.sampled_from(PAGES)
+entries = st.builds(
+    lambda page, level, target, flag, high, everything: Entry(page, level, target >> 2 | flag | high, everything),
+    pages,
+    st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]),
+    targets,
+    flags,
+    reserved,
+    st.booleans(),
+)
+status_bits = st.builds(
+    lambda sum_, mxr, mprv, mpp: sum_ * Status.SUM | mxr * Status.MXR | mprv * Status.MPRV | mpp << 11,
+    st.integers(0, 1),
+    st.integers(0, 1),
+    st.sampled_from([1, 1, 1, 0]),
+    st.sampled_from([0, 1, 1, 3]),
+)
+boundaries = st.builds(
+    lambda frame, offset: frame + offset >> 2,
+    st.sampled_from([*FRAMES, CODE_FRAME, TABLES]),
+    st.sampled_from([0, 4, 0x7FC, 0x800, 0xFFC, 0x1000]),
+)
+naturally_aligned = st.builds(
+    lambda frame, size: frame >> 2 | (1 << size) - 1,
+    st.sampled_from([*FRAMES, CODE_FRAME, TABLES]),
+    st.integers(0, 12),
+)
+protection = st.integers(0, 7).flatmap(
+    lambda rwx: st.sampled_from([0, 8, 16, 24]).map(lambda kind: rwx | kind if rwx & 3 != 2 else 0)
+)
+writes = st.one_of(
+    st.builds(Write, st.just("mstatus"), status_bits),
+    st.builds(Write, st.just("mstatus"), status_bits),
+    st.builds(Write, st.sampled_from(["pmpaddr0", "pmpaddr1"]), boundaries | naturally_aligned),
+    st.builds(lambda a, b: Write("pmpcfg0", a | b << 8 | 0x1F << 16), protection, protection),
+    st.builds(
+        Write, st.just("menvcfg"), st.sampled_from([EnvironmentConfig.ADUE, 0, EnvironmentConfig.ADUE]).map(int)
+    ),
+    st.builds(
+        lambda mode, offset: Write("satp", mode << 60 | TABLES + offset >> 12),
+        st.sampled_from([*map(int, SatpMode), 10]),
+        st.sampled_from([0, 0, 0, 0x1000, NOWHERE]),
+    ),
+)
+addresses = st.builds(lambda page, offset: page + offset, pages, st.sampled_from(OFFSETS))
+accesses = st.builds(Access, st.sampled_from(ACCESSES), addresses)
+fetches = st.builds(Fetch, st.sampled_from([Mode.S, Mode.U]), addresses)
+scenarios = st.lists(st.one_of(entries, accesses, accesses, fetches, writes), min_size=4, max_size=25)
+
+
+def run_scenario(mode: SatpMode, steps: list[Entry | Write | Access | Fetch]) -> None:
+    scenario = Scenario(mode)
+    scenario.write("mstatus", Status.MPRV | Mode.S << 11)
+    # Something to begin with: two pages that work.
+    scenario.do(Entry(PAGES[0], 0, FRAMES[0] >> 2 | ALL, True))
+    scenario.do(Entry(PAGES[1], 0, FRAMES[1] >> 2 | Pte.V | Pte.R | Pte.W | Pte.X, True))
+    scenario.do(Entry(PAGES[3], 0, CODE_FRAME >> 2 | ALL | Pte.U, True))
+    for step in steps:
+        scenario.do(step)
+
+
+@pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(steps=scenarios)
+def test_walks_agree_with_the_model(mode: SatpMode, steps: list[Entry | Write | Access | Fetch]) -> None:
+    run_scenario(mode, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
+@settings(max_examples=5000, deadline=None)
+@given(steps=scenarios)
+def test_walks_agree_with_the_model_at_length(
+    mode: SatpMode, steps: list[Entry | Write | Access | Fetch]
+) -> None:
+    run_scenario(mode, steps)

@@ -199,9 +199,7 @@ def test_wrong_lines(session: Session, line: str, complaint: str) -> None:
 def test_store(session: Session) -> None:
     memory = session.machine.memory
     assert do(session, "store/g numbers 1 -1 a0") == f"24 bytes at {session.symbols['numbers']:#x}"
-    assert memory.read(session.symbols["numbers"], 24) == (
-        (1).to_bytes(8, "little") + b"\xff" * 8 + bytes(8)
-    )
+    assert memory.read(session.symbols["numbers"], 24) == ((1).to_bytes(8, "little") + b"\xff" * 8 + bytes(8))
     do(session, "store numbers 0x01020304")
     do(session, "store/b numbers+4 255 -128")
     do(session, "store/h numbers+6 0xabcd")
@@ -290,13 +288,13 @@ def test_help_knows_every_command(session: Session) -> None:
     assert do(session, "help begin") == do(session, "help continue")
 
 
-@pytest.mark.parametrize(("line", "leave"), [("continue", False), ("c", False), ("begin", False), ("quit", True), ("stop", True)])
+@pytest.mark.parametrize(
+    ("line", "leave"), [("continue", False), ("c", False), ("begin", False), ("quit", True), ("stop", True)]
+)
 def test_ways_out(session: Session, line: str, leave: bool) -> None:
     with pytest.raises(Resume) as resume:
         do(session, line)
     assert resume.value.leave == leave
-
-
 
 
 def test_prompt(session: Session, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,10 +77,14 @@ class Wire:
     def __init__(self) -> None:
         self.level = False
         self.rises = 0
+        self.taken: Callable[[], None] = int
 
     def set(self, level: bool) -> None:
         self.rises += level and not self.level
         self.level = level
+
+    def on_taken(self, callback: Callable[[], None]) -> None:
+        self.taken = callback
 
     def describe(self, node: DeviceTreeNode) -> None:
         node.set_cells("interrupts", 5)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.devices.aclint import Aclint
@@ -61,6 +61,7 @@ def test_reset() -> None:
     assert harts.mtimecmp == {0: NEVER}
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

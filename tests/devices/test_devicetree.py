@@ -6,7 +6,7 @@ import struct
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.devices.devicetree import DeviceTree, DeviceTreeNode, Label, hart_controller
@@ -161,6 +161,7 @@ def test_damaged_blobs(damage: bytes) -> None:
         DeviceTree.parse(damage)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_damage_is_refused_or_read(data: st.DataObject) -> None:
     blob = bytearray(board().flatten())
@@ -185,6 +186,7 @@ values = st.one_of(
 names = st.text("abcdefgh,-@", min_size=1, max_size=8).filter(lambda name: name.strip("@").count("@") == 0)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc#-", min_size=1, max_size=6), values), st.integers(0, 2**32 - 1))
 def test_properties_survive(properties: dict[str, bytes | tuple[int, ...]], hart: int) -> None:
     tree = DeviceTree(boot_hart=hart)

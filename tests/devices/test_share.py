@@ -402,6 +402,16 @@ def test_rename(client: Client, root: Path) -> None:
         client.rename(9, sub, "root")
 
 
+def test_a_name_that_was_given_away_is_used_again(client: Client, root: Path) -> None:
+    moved = client.walk(0, "hello.txt")
+    client.renameat(0, "hello.txt", 0, "moved")
+    (root / "hello.txt").write_bytes(b"new")
+    assert client.getattr(client.walk(0, "hello.txt"))["size"] == 3
+    assert client.getattr(moved)["size"] == 11
+    client.remove(moved)
+    assert sorted(path.name for path in root.iterdir()) == ["hello.txt", "link", "sub"]
+
+
 def test_files_below_a_renamed_directory_move_along(client: Client, root: Path) -> None:
     deep = client.walk(0, "sub", "deep")
     data = client.walk(0, "sub", "data.bin")

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.devices.backends.disk import Buffers, MemoryDisk, RawDisk, SnapshotDisk
@@ -258,6 +258,7 @@ def test_a_snapshot_behind_the_device(tmp_path: Path) -> None:
     assert path.read_bytes() == contents()
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -4,7 +4,7 @@ import struct
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.devices.backends.characters import Buffer
@@ -237,6 +237,7 @@ def test_move() -> None:
         copy.device.load({"open": [True], "messages": [], "size": [0, 0]})
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

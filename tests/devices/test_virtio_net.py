@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.devices.backends.network import Hub, Loopback, NetworkBackend
@@ -243,6 +243,7 @@ def test_move() -> None:
         copy.device.load({})
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

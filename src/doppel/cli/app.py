@@ -49,7 +49,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     try:
         result = app(list(arguments), error_console=Console(stderr=True))
     except CycloptsError as error:
-        raise DoppelError(_what_is_wrong(error), f"Try: {_help_command(arguments)}") from error
+        raise DoppelError(_what_is_wrong(error), f"see: {_help_command(arguments)}") from error
     return result if isinstance(result, int) else 0
 
 
@@ -146,25 +146,28 @@ def run(
         Ask the mirror for newer packages than those in the cache.
     """
     from doppel.cli import run as implementation
+    from doppel.cli.guest import GuestOptions
     from doppel.cli.images import source
 
     return implementation.run(
         implementation.RunOptions(
-            guest=guest,
-            kernel=kernel,
-            initrd=initrd,
-            append=append,
-            firmware=firmware,
+            guest=GuestOptions(
+                guest=guest,
+                kernel=kernel,
+                initrd=initrd,
+                append=append,
+                firmware=firmware,
+                command=command,
+                source=source(mirror, deb, keyring, refresh),
+            ),
             memory=memory,
             harts=harts,
             disks=disk,
             networks=net,
             shares=share,
             clock=clock,
-            command=command,
             timeout=timeout,
             stats=stats,
-            source=source(mirror, deb, keyring, refresh),
         )
     )
 

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from doppel.cli.terminal import RawMode
     from doppel.machine import Machine, Outcome
 
-__all__ = ["ConsoleSession", "TimedOut"]
-
-
-class TimedOut(Exception):
-    """The time that the session had is over."""
+__all__ = ["ConsoleSession"]
 
 
 class ConsoleSession:
@@ -43,7 +39,7 @@ class ConsoleSession:
         """Until the guest ends (its outcome) or somebody leaves (None).
 
         Raises:
-            TimedOut: after ``timeout`` seconds.
+            TimeoutError: after ``timeout`` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         self._machine.start()
@@ -70,7 +66,7 @@ class ConsoleSession:
                 return self._events.get()
             return self._events.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
-            raise TimedOut from None
+            raise TimeoutError from None
 
     def _watch(self) -> None:
         Thread(target=lambda: self._events.put(self._machine.wait()), name="outcome", daemon=True).start()

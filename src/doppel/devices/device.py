@@ -34,6 +34,9 @@ class InterruptLine(Protocol):
     def set(self, level: bool) -> None:
         """Drive the wire; setting the level it already has changes nothing."""
 
+    def on_taken(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called whenever a hart takes the interrupt (claims it), before it is served."""
+
     def describe(self, node: DeviceTreeNode) -> None:
         """Add the properties (``interrupts`` and its parent) that say where this wire ends."""
 

@@ -10,7 +10,7 @@ is pending again. A request that was forwarded stays pending even if the wire go
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from doppel.devices.device import Device, HartInterrupts, Register, RegisterTable
@@ -34,6 +34,10 @@ class PlicLine:
     def set(self, level: bool) -> None:
         """Drive the wire."""
         self._plic.set_level(self.source, level)
+
+    def on_taken(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called whenever the source is claimed."""
+        self._plic.on_claim(self.source, callback)
 
     def describe(self, node: DeviceTreeNode) -> None:
         """``interrupts`` and ``interrupt-parent``."""
@@ -73,6 +77,7 @@ class Plic(Device):
         # Bit n of a mask is source n; bit 0 never exists.
         self._valid = (1 << self._source_slots) - 2
         self._lines: set[int] = set()
+        self._claimed: dict[int, Callable[[], None]] = {}
         self._levels = 0
         self._clear()
         super().__init__(name)
@@ -107,6 +112,10 @@ class Plic(Device):
         if level and not (self._pending | self._in_service) & bit:
             self._pending |= bit
             self._notify()
+
+    def on_claim(self, source: int, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called whenever ``source`` is claimed; it may drive the wire."""
+        self._claimed[source] = callback
 
     def _best(self, context: int) -> int:
         """The source that ``context`` would claim, without regard to the threshold, or 0."""
@@ -178,6 +187,8 @@ class Plic(Device):
         if source:
             self._pending &= ~(1 << source)
             self._in_service |= 1 << source
+            if source in self._claimed:
+                self._claimed[source]()
             self._notify()
         return source
 

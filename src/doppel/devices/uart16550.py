@@ -64,6 +64,7 @@ class Uart16550(Device):
         "_scr",
         "_overrun",
         "_transmitter_pending",
+        "_transmitter_signals",
     )
 
     def __init__(
@@ -76,6 +77,7 @@ class Uart16550(Device):
         self._input_waits = False
         self._clear()
         super().__init__(name)
+        line.on_taken(self._taken)
         backend.connect(self._input_arrived)
 
     def _clear(self) -> None:
@@ -88,8 +90,11 @@ class Uart16550(Device):
         self._msr = _MSR_CONNECTED
         self._scr = 0
         self._overrun = False
-        # The "THR empty" interrupt: set when the transmitter becomes empty, taken back by reading IIR.
+        # The "THR empty" interrupt: set when the transmitter becomes empty, taken back by reading IIR. It
+        # drives the wire only until a hart takes it: there are drivers (xv6 had one for years) that never
+        # read IIR, and would be called again for ever.
         self._transmitter_pending = False
+        self._transmitter_signals = False
 
     def _input_arrived(self) -> None:
         with self._lock:
@@ -124,7 +129,18 @@ class Uart16550(Device):
         return IIR_NONE
 
     def _drive(self) -> None:
-        self._line.set(self._interrupt() != IIR_NONE)
+        cause = self._interrupt()
+        if cause == IIR_THRI and not self._transmitter_signals:
+            cause = IIR_MSI if self._ier & IER_MSI and self._msr & MSR_DELTAS else IIR_NONE
+        self._line.set(cause != IIR_NONE)
+
+    def _transmitter_empty(self) -> None:
+        self._transmitter_pending = self._transmitter_signals = True
+
+    def _taken(self) -> None:
+        if self._interrupt() == IIR_THRI:
+            self._transmitter_signals = False
+            self._drive()
 
     def read_rbr(self) -> int:
         """The oldest received character, 0 if there is none."""
@@ -153,7 +169,7 @@ class Uart16550(Device):
                 self._overrun = True
         else:
             self._output.put(value)
-        self._transmitter_pending = True
+        self._transmitter_empty()
         if self._ier:
             self._drive()
 
@@ -171,7 +187,7 @@ class Uart16550(Device):
         risen = value & ~self._ier
         self._ier = value & 0x0F
         if risen & IER_THRI:
-            self._transmitter_pending = True
+            self._transmitter_empty()
         if risen & IER_RDI and self._input_waits:
             self._fill()
         self._drive()
@@ -219,7 +235,14 @@ class Uart16550(Device):
         self._drive()
 
     def read_lsr(self) -> int:
-        """Line status; reading takes the overrun error back."""
+        """Line status; reading takes the overrun error back, and the "THR empty" interrupt.
+
+        A real 16550 takes the latter back only when IIR is read or THR written; there are drivers that never
+        do the one and must not drown in interrupts before they do the other (xv6's reads LSR alone).
+        """
+        if self._transmitter_pending:
+            self._transmitter_pending = False
+            self._drive()
         if self._input_waits and not self._fifo:
             self._fill()
         status = LSR_THRE | LSR_TEMT

@@ -1,9 +1,9 @@
 """Control and status registers: one row each.
 
-A row is either plain (a field of the hart with the bits that a write may change) or has a ``read`` and a ``write``
-function in the language of :mod:`doppel.isa.words`. The privilege to access it and whether it is read-only are in
-its number (privileged manual 2.1). :func:`csr_read` and :func:`csr_write` dispatch over the table; the compiler
-makes a switch of it.
+A row is either plain (a field of the hart with the bits that a write may change) or has a ``read`` and a
+``write`` function in the language of :mod:`doppel.isa.words`. The privilege to access it and whether it is
+read-only are in its number (privileged manual 2.1). :func:`csr_read` and :func:`csr_write` dispatch over
+the table; the compiler makes a switch of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ WriteFunction = Callable[[Any, Word, Word], None]
 
 @dataclass(frozen=True)
 class Csr:
-    """One register. ``read(h, number)`` and ``write(h, number, value)`` may raise an illegal-instruction trap."""
+    """One register. ``read(h, number)`` and ``write(h, number, value)`` may raise an illegal-instruction
+    trap."""
 
     number: int
     name: str

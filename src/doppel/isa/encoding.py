@@ -4,12 +4,13 @@ A pattern is the manual's instruction table row, most significant bit first::
 
     "imm[11:0] rs1 000 rd 0010011"
 
-Binary literals are fixed bits. ``name[slices]`` places the listed bits of a value (``imm[12|10:5]``); register and
-a few other fields have a known width and need no slices; a prime (``rd'``) is the three-bit register field of the
-compressed formats. From a pattern come the mask and match for decoding, the encoder, and the extraction of fields.
+Binary literals are fixed bits. ``name[slices]`` places the listed bits of a value (``imm[12|10:5]``);
+register and a few other fields have a known width and need no slices; a prime (``rd'``) is the three-bit
+register field of the compressed formats. From a pattern come the mask and match for decoding, the encoder,
+and the extraction of fields.
 
-Every decoded instruction fits one shape, the *operands*: four register numbers ``rd rs1 rs2 rs3`` and one signed
-32-bit ``imm``. ``Field.slot`` says where a field goes.
+Every decoded instruction fits one shape, the *operands*: four register numbers ``rd rs1 rs2 rs3`` and one
+signed 32-bit ``imm``. ``Field.slot`` says where a field goes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ _SLICED = {"imm", "nzimm", "uimm", "nzuimm", "shamt"}
 
 @dataclass(frozen=True)
 class Piece:
-    """``width`` bits of the instruction from ``lsb`` up are bits ``value_lsb`` and up of the field's value."""
+    """``width`` bits of the instruction from ``lsb`` up are bits ``value_lsb`` and up of the field's
+    value."""
 
     lsb: int
     width: int

@@ -5,9 +5,11 @@ A body is a function in the language of :mod:`doppel.isa.words`. Its parameter n
 * ``h``: the hart; ``pc``, ``next_pc``: this instruction's address and the one behind it;
 * ``rs1 rs2 rs3``: integer register values; ``fs1 fs2 fs3``: floating-point registers as 64 raw bits;
 * ``rd_index rs1_index rs2_index``: register numbers;
-* any other field of the pattern by its name (``imm``, ``shamt``, ``csr``, ``rm``, ``zimm``), sign-extended where signed.
+* any other field of the pattern by its name (``imm``, ``shamt``, ``csr``, ``rm``, ``zimm``), sign-extended
+  where signed.
 
-What it returns is written to ``rd`` (or ``fd``, whichever the pattern names); a body that returns nothing writes no register.
+What it returns is written to ``rd`` (or ``fd``, whichever the pattern names); a body that returns nothing
+writes no register.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ DECODE_KEYS = 256 + 32
 class Instruction:
     """One instruction: ``name`` is the assembler's mnemonic.
 
-    A compressed instruction has the body of the instruction it expands to, and ``bindings`` that give each operand
-    slot of that instruction the name of a field here or a constant.
+    A compressed instruction has the body of the instruction it expands to, and ``bindings`` that give each
+    operand slot of that instruction the name of a field here or a constant.
     """
 
     name: str
@@ -124,7 +126,8 @@ class Extension:
         syntax: str | None = None,
         **bindings: str | int,
     ) -> None:
-        """Define a 16-bit form of ``base``: ``rd="rd'", rs1=2, imm="nzuimm"`` and so on; slots not given are 0."""
+        """Define a 16-bit form of ``base``: ``rd="rd'", rs1=2, imm="nzuimm"`` and so on; slots not given
+        are 0."""
         instruction = next(i for i in expands.instructions if i.name == base)
         parsed = Pattern.parse(pattern)
         self.instructions.append(

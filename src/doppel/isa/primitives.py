@@ -1,7 +1,7 @@
 """What an instruction body asks of the hart around it.
 
-In the Python model each of these is a method of the model hart ``h``; ``doppel.translate`` puts native code in their
-place. Those that reach memory may raise :class:`~doppel.isa.words.Trap`.
+In the Python model each of these is a method of the model hart ``h``; ``doppel.translate`` puts native code
+in their place. Those that reach memory may raise :class:`~doppel.isa.words.Trap`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def store_conditional(h: Hart, address: int, size: int, value: int) -> Word:
 
 
 def amo(h: Hart, address: int, size: int, operation: AmoOperation, value: int) -> Word:
-    """Atomic read-modify-write of 4 or 8 bytes, returns the old value zero-extended; misaligned traps (Zaamo)."""
+    """Atomic read-modify-write of 4 or 8 bytes, returns the old value zero-extended; misaligned traps
+    (Zaamo)."""
     return h.amo(address, size, operation, value)
 
 
@@ -80,7 +81,8 @@ def jump(h: Hart, target: int) -> None:
 
 
 def physical_load(h: Hart, address: int, cause: int, value: int) -> Word:
-    """The 8 bytes of a page-table entry at a guest-physical address; raises Trap(cause, value) where no memory is."""
+    """The 8 bytes of a page-table entry at a guest-physical address; raises Trap(cause, value) where no
+    memory is."""
     return h.physical_load(address, cause, value)
 
 
@@ -110,7 +112,8 @@ def flush_address(h: Hart, address: int) -> None:
 
 
 def translation_mode_changed(h: Hart) -> None:
-    """The effective mode, SUM, MXR or MPRV may have changed: cached translations of the other mode must not serve."""
+    """The effective mode, SUM, MXR or MPRV may have changed: cached translations of the other mode must not
+    serve."""
     h.translation_mode_changed()
 
 
@@ -135,7 +138,8 @@ def wait_for_interrupt(h: Hart) -> None:
 
 
 def read_host_flags(h: Hart) -> Word:
-    """Accrued floating-point exceptions (NV DZ OF UF NX from bit 4 down) still in the host's status register."""
+    """Accrued floating-point exceptions (NV DZ OF UF NX from bit 4 down) still in the host's status
+    register."""
     return h.read_host_flags()
 
 

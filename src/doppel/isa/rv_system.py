@@ -29,7 +29,8 @@ MIP = CSR_BY_NAME["mip"].number
 
 
 def _modified(h: Hart, csr: Word, old: Word) -> Word:
-    """What set and clear start from: of mip only the bits that software wrote, not what devices drive (3.1.9)."""
+    """What set and clear start from: of mip only the bits that software wrote, not what devices drive
+    (3.1.9)."""
     return h.mip if csr == MIP else old
 
 

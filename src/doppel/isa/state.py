@@ -1,6 +1,7 @@
 """The architectural state of a hart: every field once, with its type and what it holds.
 
-The native layout, the ctypes view, the Python model, snapshots and the debugger's registers derive from this table.
+The native layout, the ctypes view, the Python model, snapshots and the debugger's registers derive from
+this table.
 """
 
 from __future__ import annotations

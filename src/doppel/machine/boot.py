@@ -24,7 +24,7 @@ from doppel.machine.devicetree import Chosen
 from doppel.memory.view import GuestMemory
 from doppel.processor.processor import Hart
 
-__all__ = ["Images", "Interface", "Loaded", "enter_machine", "enter_supervisor", "load_firmware"]
+__all__ = ["Images", "Interface", "Layout", "enter_machine", "enter_supervisor", "load_firmware"]
 
 # Where firmware hands over to the kernel: behind the 2 MiB that it keeps to itself.
 KERNEL_OFFSET = 0x20_0000
@@ -122,21 +122,27 @@ def load_firmware(path: Path) -> Kernel:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """Where things are in memory: the first instruction, the device tree, the information for firmware."""
+class Layout:
+    """A guest with addresses for everything, known to fit into memory.
+
+    ``entry`` is the first instruction, ``tree`` the device tree, ``information`` what tells fw_dynamic
+    about the kernel. ``pieces`` are addresses and what belongs there.
+    """
 
     entry: int
     tree: int
     information: int
+    pieces: tuple[tuple[int, bytes | memoryview], ...]
+
+    def load(self, memory: GuestMemory) -> None:
+        """Put everything into memory that is all zeroes."""
+        for address, data in self.pieces:
+            memory.write(address, data)
 
 
 @dataclass(frozen=True)
 class Images:
-    """What a machine boots, checked to fit into ``memory_size`` bytes from ``memory_start`` on.
-
-    Raises:
-        DoppelError: something is missing or does not fit.
-    """
+    """What a machine with ``memory_size`` bytes of memory from ``memory_start`` on boots."""
 
     interface: Interface
     memory_start: int
@@ -146,21 +152,7 @@ class Images:
     initrd: bytes = b""
     append: str = ""
 
-    def __post_init__(self) -> None:
-        for image in self._images:
-            image.check_fits(self._place(image), self.memory_start, self.memory_size)
-        if self.kernel is not None and self.firmware is not None:
-            start, end = self.kernel.extent_at(self._place(self.kernel))
-            other_start, other_end = self.firmware.extent_at(self._place(self.firmware))
-            if start < other_end and other_start < end:
-                raise DoppelError(
-                    f"the kernel {self.kernel.path} and the firmware {self.firmware.path} overlap at "
-                    f"{max(start, other_start):#x}",
-                    "link one of them for another address",
-                )
-
-    @property
-    def _images(self) -> list[Kernel]:
+    def _executables(self) -> list[Kernel]:
         """Firmware and kernel, as far as there are any, in the order in which they run."""
         images = [image for image in (self.firmware, self.kernel) if image is not None]
         if not images:
@@ -174,38 +166,53 @@ class Images:
             at = max(at, self.memory_start + KERNEL_OFFSET)
         return -(-at // image.alignment) * image.alignment
 
-    @property
-    def _end(self) -> int:
-        """The first address behind kernel and firmware."""
-        return max(image.extent_at(self._place(image))[1] for image in self._images)
+    def _check_overlap(self, first: Kernel, second: Kernel) -> None:
+        start, end = first.extent_at(self._place(first))
+        other_start, other_end = second.extent_at(self._place(second))
+        if start < other_end and other_start < end:
+            raise DoppelError(
+                f"{first.path} and {second.path} overlap at {max(start, other_start):#x}",
+                "link one of them for another address",
+            )
 
-    def load(self, memory: GuestMemory, tree: Callable[[Chosen], bytes], rng_seed: bytes) -> Loaded:
-        """Put everything into memory that is all zeroes; ``tree`` makes the device tree.
+    def arrange(self, tree: Callable[[Chosen], bytes], rng_seed: bytes) -> Layout:
+        """Find a place for everything; ``tree`` makes the device tree.
 
-        From the top down: device tree, information for firmware, initrd.
+        From the top of memory down: device tree, information for firmware, initrd.
+
+        Raises:
+            DoppelError: something is missing or does not fit.
         """
+        executables = self._executables()
+        for image in executables:
+            image.check_fits(self._place(image), self.memory_start, self.memory_size)
+        if len(executables) == 2:
+            self._check_overlap(*executables)
+        end = max(image.extent_at(self._place(image))[1] for image in executables)
         top = self.memory_start + self.memory_size
         # The addresses in the tree do not change its size.
         size = len(tree(Chosen(self.append, (0, 0), rng_seed)))
         tree_at = (top - size - TREE_SLACK) // TREE_ALIGNMENT * TREE_ALIGNMENT
         information_at = tree_at - FW_DYNAMIC_INFO.size
         initrd_at = (information_at - len(self.initrd)) // INITRD_ALIGNMENT * INITRD_ALIGNMENT
-        if initrd_at < self._end:
-            need = -(-(self._end + top - initrd_at - self.memory_start) >> 20)
+        if initrd_at < end:
+            need = -(-(end + top - initrd_at - self.memory_start) >> 20)
             what = "kernel and initrd need" if self.initrd else "the kernel needs"
             raise DoppelError(
                 f"{what} {need} MiB of memory and the machine has {self.memory_size >> 20} MiB",
                 f"give the machine more, for instance --memory {1 << need.bit_length()}M",
             )
-        for image in self._images:
-            for segment in image.segments_at(self._place(image)):
-                memory.write(segment.address, segment.data)
-        memory.write(initrd_at, self.initrd)
         initrd = (initrd_at, initrd_at + len(self.initrd)) if self.initrd else None
-        memory.write(tree_at, tree(Chosen(self.append, initrd, rng_seed)))
-        memory.write(information_at, self._information())
-        first = self._images[0]
-        return Loaded(first.entry_at(self._place(first)), tree_at, information_at)
+        pieces: list[tuple[int, bytes | memoryview]] = [
+            (segment.address, segment.data)
+            for image in executables
+            for segment in image.segments_at(self._place(image))
+        ]
+        pieces.append((initrd_at, self.initrd))
+        pieces.append((tree_at, tree(Chosen(self.append, initrd, rng_seed))))
+        pieces.append((information_at, self._information()))
+        entry = executables[0].entry_at(self._place(executables[0]))
+        return Layout(entry, tree_at, information_at, tuple(pieces))
 
     def _information(self) -> bytes:
         """Tells fw_dynamic where the next stage is; other firmware does not look at it."""

@@ -139,9 +139,7 @@ class Console(CharacterBackend):
                 raise TimeoutError(f"{complaint} within {timeout:g} s; {_last_lines(text)}")
             time.sleep(min((now - began) / _SEARCH_SHARE, max(0.0, deadline - now)))
             with self._changed:
-                self._changed.wait_for(
-                    partial(self._is_news, written), max(0.0, deadline - time.monotonic())
-                )
+                self._changed.wait_for(partial(self._is_news, written), max(0.0, deadline - time.monotonic()))
 
     def _is_news(self, written: int) -> bool:
         return self._written != written or self._ended() is not None

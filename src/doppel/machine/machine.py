@@ -25,7 +25,7 @@ from doppel.errors import DoppelError
 from doppel.guests.files import read_file
 from doppel.guests.kernel import Kernel, load_kernel
 from doppel.machine.board import RAM_BASE, Board
-from doppel.machine.boot import Images, Interface, enter_machine, enter_supervisor, load_firmware
+from doppel.machine.boot import Images, Interface, Layout, enter_machine, enter_supervisor, load_firmware
 from doppel.machine.clock import DEFAULT_EPOCH_NS, HostClock, InstructionAlarm, InstructionClock
 from doppel.machine.console import Console
 from doppel.machine.devicetree import Chosen, describe
@@ -99,8 +99,8 @@ class Machine:
         )
         self._reboot = reboot
         self._entropy = entropy or (os.urandom if clock == "host" else _seeded(0))
-        self._find_images: Callable[[], Images] | None = None
-        self._images: Images | None = None
+        self._arrange: Callable[[], Layout] | None = None
+        self._layout: Layout | None = None
         self._disks, self._networks = tuple(disks), tuple(networks)
         self._ports = tuple(ports)
         self._shares: list[ShareServer] = []
@@ -203,8 +203,8 @@ class Machine:
         """
         self._check_open()
 
-        def find_images() -> Images:
-            return Images(
+        def arrange() -> Layout:
+            images = Images(
                 self._interface,
                 RAM_BASE,
                 self._ram.size,
@@ -213,33 +213,35 @@ class Machine:
                 read_file(Path(initrd), "initrd") if isinstance(initrd, (str, Path)) else initrd or b"",
                 append,
             )
+            return images.arrange(self._tree, self._entropy(_SEED_BYTES))
 
-        images = find_images()
+        layout = arrange()
         if self._life.running:
             self._life.stop()
-        self._images, self._find_images = images, find_images
+        self._layout, self._arrange = layout, arrange
         self._life.begin_anew()
 
     def _power_on(self) -> None:
         """The state after power-on, with the guest in memory."""
-        self._check_booted()
+        if self._arrange is None:
+            raise _nothing_to_run()
         # Kernels are large: what can be read again is not kept.
-        images, self._images = self._images or self._find_images(), None
+        layout, self._layout = self._layout or self._arrange(), None
         with self.board.bus.lock:
             self._execution.stop_all()
             self.board.bus.reset()
             if self._ram.mapped_bytes:
                 self._ram.clear()
                 self._processor.discard_code()
-            loaded = images.load(self.memory, self._tree, self._entropy(_SEED_BYTES))
+            layout.load(self.memory)
             for hart in self._processor.harts:
                 # Interrupts and flushes that were asked for before are for the harts as they were.
                 hart.run(0)
                 if self._interface is not Interface.IMPURE:
-                    enter_machine(hart, loaded.entry, loaded.tree, loaded.information)
+                    enter_machine(hart, layout.entry, layout.tree, layout.information)
                     self._execution.start(hart.index, _nothing)
                 elif hart.index == 0:
-                    enter_supervisor(hart, loaded.entry, loaded.tree)
+                    enter_supervisor(hart, layout.entry, layout.tree)
                     self._execution.start(0, _nothing)
 
     def _tree(self, chosen: Chosen) -> bytes:
@@ -373,6 +375,11 @@ class Machine:
             },
         )
 
+    def _check_booted(self) -> None:
+        self._check_open()
+        if self._arrange is None:
+            raise _nothing_to_run()
+
     def _check_quiet(self) -> None:
         self._check_open()
         if self._life.running:
@@ -404,6 +411,7 @@ class Machine:
             share.close()
         self._processor.close()
         self._ram.close()
+        self._arrange = self._layout = None
 
     def __enter__(self) -> Self:
         return self
@@ -414,6 +422,10 @@ class Machine:
 
 def _nothing() -> None:
     return
+
+
+def _nothing_to_run() -> DoppelError:
+    return DoppelError("the machine has nothing to run", "boot() a kernel first")
 
 
 def _abandon(life: Lifecycle) -> None:

@@ -52,7 +52,10 @@ class Shell:
         )
         # One search from the beginning to the end: the text before BEGIN is echo, whatever it contains.
         found = self._console.wait_for(
-            re.compile(rf"^{mark}-BEGIN\r?\n(.*?)\r?\n{mark}-END (\d+)\r?$", re.DOTALL | re.MULTILINE), timeout, f"the command {_shortened(command)} did not end")
+            re.compile(rf"^{mark}-BEGIN\r?\n(.*?)\r?\n{mark}-END (\d+)\r?$", re.DOTALL | re.MULTILINE),
+            timeout,
+            f"the command {_shortened(command)} did not end",
+        )
         return ShellResult(re.sub(r"\r+\n", "\n", found[1]), int(found[2]))
 
 

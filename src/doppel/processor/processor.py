@@ -161,7 +161,7 @@ class Hart:
     def run(self, budget: int = UNLIMITED, *, exact: bool = True) -> Exit:
         """Execute until there is a reason to leave, at the latest after ``budget`` instructions.
 
-        Exactly so many, or with ``exact`` off as many more as the block has (which is cheaper and as repeatable).
+        Exactly so many, or with ``exact`` off as many more as the block has: cheaper and as repeatable.
         A trap counts as one of the budget. The GIL is released meanwhile. One thread at a time may run a
         hart.
         """

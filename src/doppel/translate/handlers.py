@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from doppel.isa import primitives
 from doppel.isa.instruction import Body, Instruction
+from doppel.translate.compiled import parse_function
 from doppel.translate.emitter import Emitter, LoweringError, Value
 from doppel.translate.layout import HART, ITLB, RECORD
-from doppel.translate.lower import FunctionLowering, Program, parse_function
+from doppel.translate.lower import FunctionLowering
+from doppel.translate.program import Program
 
 __all__ = ["Handler", "HandlerCompiler", "handler_type"]
 

@@ -1,25 +1,21 @@
-"""Compiling the language of :mod:`doppel.isa.words` to LLVM IR.
-
-:class:`Program` holds the functions compiled so far and compiles what they call. A function that may raise a
-trap returns, besides its values, a flag; the cause and value of the trap are in the hart's ``pending_cause``
-and ``pending_value``. Parameters annotated ``int`` are compile-time constants: each set of them makes a
-function of its own.
-"""
+"""Compiling the language of :mod:`doppel.isa.words` to LLVM IR, statement by statement."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doppel.isa import words
+from doppel.translate.compiled import TYPES, Compiled
 from doppel.translate.emitter import Emitter, LoweringError, Value, constant
 from doppel.translate.layout import HART, Layout
 
-__all__ = ["Compiled", "FunctionLowering", "Lowering", "Program"]
+if TYPE_CHECKING:
+    from doppel.translate.program import Program
+
+__all__ = ["FunctionLowering", "Lowering"]
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add",
@@ -51,132 +47,7 @@ _FOLD: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: lambda a, b: a // b,
     ast.Mod: lambda a, b: a % b,
 }
-_TYPES = {"bool": "i1", "Wide": "i128", "Pointer": "ptr"}
-
-# A function of at most this many syntax nodes is compiled into its callers.
-_INLINE_NODES = 45
-
-
-@dataclass
-class Compiled:
-    """A compiled function, as a caller needs to know it."""
-
-    symbol: str
-    parameters: list[str]
-    returns: list[str] = field(default_factory=list)
-    raises: bool = False
-    effects: set[str] = field(default_factory=set)
-
-    @property
-    def result_type(self) -> str:
-        """The LLVM type it returns."""
-        members = [*self.returns, *(["i1"] if self.raises else [])]
-        if not members:
-            return "void"
-        return members[0] if len(members) == 1 else "{ " + ", ".join(members) + " }"
-
-
 Lowering = Callable[["FunctionLowering", list[ast.expr]], Value | None]
-
-
-class Program:
-    """Functions in one LLVM module, compiled on demand.
-
-    ``primitives`` maps a Python function to what emits native code for a call of it.
-    """
-
-    def __init__(self, primitives: dict[Any, Lowering]) -> None:
-        self.primitives = primitives
-        self.texts: list[str] = []
-        self._compiled: dict[tuple[Any, ...], Compiled] = {}
-        self._in_progress: set[Any] = set()
-
-    def function(self, source: Callable[..., Any], constants: dict[str, int] | None = None) -> Compiled:
-        """The compiled form of a Python function, with some parameters fixed."""
-        fixed = constants or {}
-        key = (source, *sorted(fixed.items()))
-        known = self._compiled.get(key)
-        if known is not None:
-            return known
-        if key in self._in_progress:
-            raise LoweringError(f"{source.__qualname__} calls itself")
-        self._in_progress.add(key)
-        suffix = "".join(f"_{value}" for value in fixed.values())
-        stem = f"{source.__module__.rpartition('.')[2]}.{source.__name__}{suffix}"
-        symbol = f"@{stem.replace('-', 'm')}.{len(self._compiled)}"
-        compiled, text = _compile_function(self, source, fixed, symbol)
-        self._in_progress.discard(key)
-        self._compiled[key] = compiled
-        self.texts.append(text)
-        return compiled
-
-    def add(self, key: Any, compiled: Compiled, text: str) -> Compiled:
-        """Enter a function whose text was made elsewhere."""
-        self._compiled[(key,)] = compiled
-        self.texts.append(text)
-        return compiled
-
-
-def parse_function(source: Callable[..., Any]) -> ast.FunctionDef:
-    """The syntax tree of a function."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0]
-    if not isinstance(tree, ast.FunctionDef):
-        raise LoweringError(f"{source.__qualname__} is not a plain function")
-    return tree
-
-
-def _annotation(node: ast.arg) -> str:
-    return node.annotation.id if isinstance(node.annotation, ast.Name) else ""
-
-
-def _compile_function(
-    program: Program, source: Callable[..., Any], fixed: dict[str, int], symbol: str
-) -> tuple[Compiled, str]:
-    tree = parse_function(source)
-    values: dict[str, Value] = {}
-    signature = []
-    for argument in tree.args.args:
-        if argument.arg in fixed:
-            values[argument.arg] = constant(fixed[argument.arg])
-            continue
-        kind = "ptr" if argument.arg == "h" else _TYPES.get(_annotation(argument), "i64")
-        # The hart is %h everywhere; other parameters get names that no label has.
-        name = "%h" if argument.arg == "h" else f"%p.{argument.arg}"
-        values[argument.arg] = Value(name, kind)
-        signature.append((name, kind))
-    compiled = Compiled(symbol, [kind for _, kind in signature])
-    lowering = FunctionLowering(program, source, tree, values)
-    lowering.run()
-    compiled.returns = lowering.returns or []
-    compiled.raises = "raises" in lowering.effects
-    compiled.effects = lowering.effects
-    out = lowering.out
-    result = compiled.result_type
-    out.jump("leave")
-    out.lines.append("leave:")
-    out.terminated = False
-    results = [
-        out.load(kind, slot) for kind, slot in zip(compiled.returns, lowering.result_slots, strict=True)
-    ]
-    if compiled.raises:
-        results.append(out.load("i1", lowering.raised_slot))
-    if result == "void":
-        out.terminate("ret void")
-    elif len(results) == 1:
-        out.terminate(f"ret {result} {results[0].text}")
-    else:
-        aggregate = "undef"
-        for index, value in enumerate(results):
-            aggregate = out.op(
-                result, f"insertvalue {result} {aggregate}, {value.type} {value.text}, {index}"
-            ).text
-        out.terminate(f"ret {result} {aggregate}")
-    nodes = sum(1 for _ in ast.walk(tree))
-    loops = any(isinstance(node, ast.While) for node in ast.walk(tree))
-    attribute = "alwaysinline" if nodes <= _INLINE_NODES and not loops else "noinline"
-    parameters = ", ".join(f"{kind} {name}" for name, kind in signature)
-    text = f"define internal {result} {symbol}({parameters}) {attribute} nounwind {{\n{out.body()}\n}}\n"
-    return compiled, text
 
 
 class FunctionLowering:
@@ -295,9 +166,9 @@ class FunctionLowering:
     def _declared_returns(self, count: int) -> list[str]:
         annotation = self.tree.returns
         if isinstance(annotation, ast.Name) and count == 1:
-            return [_TYPES.get(annotation.id, "i64" if annotation.id == "Word" else "")]
+            return [TYPES.get(annotation.id, "i64" if annotation.id == "Word" else "")]
         if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
-            return [_TYPES.get(ast.unparse(e), "i64") for e in annotation.slice.elts]
+            return [TYPES.get(ast.unparse(e), "i64") for e in annotation.slice.elts]
         return [""] * count
 
     def _if(self, node: ast.If) -> None:

@@ -10,13 +10,15 @@ from doppel.isa.extensions import rv64gc
 from doppel.isa.privileged.constants import Cause
 from doppel.isa.words import MASK64
 from doppel.translate import float_ops, pointer_ops, word_ops
+from doppel.translate.compiled import Compiled
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.engine import attention, code, fetch
 from doppel.translate.handlers import HandlerCompiler, handler_type, tail_call
 from doppel.translate.hart_ops import HART_OPERATIONS
 from doppel.translate.host import HOST
 from doppel.translate.layout import HART
-from doppel.translate.lower import Compiled, FunctionLowering, Lowering, Program
+from doppel.translate.lower import FunctionLowering, Lowering
+from doppel.translate.program import Program
 from doppel.translate.records import DECODE_OPERATION, decode_record, decoder_text
 
 __all__ = ["module_text"]

@@ -1,8 +1,9 @@
 """Superinstructions: pairs of instructions that often follow one another run as one handler.
 
-A pair saves one indirect jump. The record of the first instruction gets the pair's handler when it is decoded and the
-second stands behind it in the same page; the second's record stays as it is for jumps to it. What pairs there are was
-counted by sampling the boot of a Debian kernel to its shell: these are the most frequent ones.
+A pair saves one indirect jump. The record of the first instruction gets the pair's handler when it is decoded
+and the second stands behind it in the same page; the second's record stays as it is for jumps to it. What
+pairs there are was counted by sampling the boot of a Debian kernel to its shell: these are the most
+frequent ones.
 """
 
 from __future__ import annotations
@@ -16,38 +17,51 @@ __all__ = ["PairTable", "pair_table"]
 
 # First instruction, and the second ones that follow; "c." is not the mnemonic but a length of two bytes.
 _PAIRS = """
-c.add: c.add sltu bltu c.ld sub c.addiw sd bne slli c.addi bgeu beq auipc mul
-c.ld: c.ld c.addi c.add ld c.addiw
-ld: ld c.ld sub sd c.add
-c.sd: c.sd c.addi
-sd: sd c.add bne
-c.addi: c.addi bne c.sd c.jalr mul c.add beq c.ld sd
-addi: addi c.addi beq c.add sd
-slli: srli c.add c.srli
-c.slli: c.add add
-srli: c.add c.slli srli mul c.srli
-c.srli: c.add c.srli mul
-sltu: c.add or c.sd srli
+c.add: c.add sltu bltu c.ld sub c.addiw sd bne slli c.addi bgeu beq auipc mul c.jal or add ld bge
+c.add: addi c.slli c.jalr srli c.sub
+c.ld: c.ld c.addi c.add ld c.addiw xor sub slli lbu sd
+c.sd: c.sd c.addi c.ld c.add
+sd: sd c.add bne ld c.addiw srli c.addi xor addi slli xori c.sd
+c.addi: c.addi bne c.sd c.jalr mul c.add beq c.ld c.jal sd bltu c.beq auipc slli c.andi c.bne blt
+c.addi: addi c.addiw lw sub ld andi
+ld: ld c.ld sub sd c.addi c.add srli c.lw and xor c.xor or xori mulhu add c.addiw bne c.slli
+ld: c.jalr
+slli: srli c.add c.srli c.or slli or
+sltu: c.add or c.sd srli sd c.or
+xor: xor ld c.xor xori srli or c.ld and slli
+auipc: jalr addi lw
+srli: c.add c.slli srli mul c.srli slli xor or add
+addi: addi c.addi beq c.add add auipc bne c.slli
+sub: sltiu c.slli sltu c.sub sub c.add and beq addiw
+or: c.add sd or ld xor c.slli
+c.addiw: c.addi c.add slli bltu bne
+lbu: c.addi c.andi lbu addi c.bne
+and: sltu ld and xor xori c.sub
 sltiu: and
-and: sltu
-sub: sltiu c.slli
-subw: slli
-xor: xor
-or: c.add sd
-auipc: jalr addi ld
-mul: c.add mulhu mul slli
-mulhu: c.add
-lbu: c.addi c.andi lbu
-c.andi: c.bne c.beq
-add: lbu c.ld
-c.addiw: c.addi
-lw: auipc
+mul: c.add mulhu mul slli bge
+c.slli: c.add add or c.slli c.srli lbu c.or
+c.srli: c.add c.srli mul
+add: lbu c.ld ld c.add beq bne c.addi
+subw: slli bgeu c.addi
+c.andi: c.bne bne c.beq beq
+mulhu: c.add mul
+lw: auipc c.add lw
+addiw: bgeu beq
+xori: xori and sd ld xor
+c.or: c.addiw c.slli sd srli slli
+c.xor: c.ld xor sd
+c.lw: subw c.addi
+addw: addw
+srliw: slliw
+c.sub: beq
+sb: sb
 """
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """``handlers[first][second]`` are symbols or empty; instructions have numbers from 1 up, by name and length."""
+    """``handlers[first][second]`` are symbols or empty; instructions, by name and length, are numbered from
+    1."""
 
     firsts: dict[tuple[str, int], int]
     seconds: dict[tuple[str, int], int]

@@ -32,8 +32,12 @@ _SLOT_OFFSETS = {
 }
 
 
-def decode_record(h: Hart, record: Pointer, bits: Word, at: Word) -> None:
-    """Fill a record from an instruction; ``at`` is its offset in the page, 4096 or more if alone."""
+def decode_record(h: Hart, record: Pointer, bits: Word, at: Word) -> Word:
+    """Fill a record from an instruction; ``at`` is its offset in the page, 4096 or more if it stands alone.
+
+    Returns the instruction's numbers for pairs (:class:`doppel.translate.pairs.PairTable`): as a first one in
+    the low byte, as a second one in the byte above.
+    """
     raise TypeError("native code only")
 
 
@@ -93,7 +97,8 @@ def decoder_text(instructions: InstructionSet, handlers: HandlerCompiler) -> str
         first, second = pairs.numbers(instruction)
         row = (
             f"{{ i32 {instruction.pattern.mask}, i32 {instruction.pattern.match}, "
-            f"i32 {instruction.nonzero_mask}, i32 {number | first << 8 | second << 16}, ptr {handler.far}, {near} }}"
+            f"i32 {instruction.nonzero_mask}, i32 {number | first << 8 | second << 16}, "
+            f"ptr {handler.far}, {near} }}"
         )
         for key in decode_keys(instruction.pattern):
             by_key[key].append(row)

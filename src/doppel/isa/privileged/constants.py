@@ -1,6 +1,7 @@
 """Names of the privileged architecture's numbers (privileged manual, chapters 3 and 12).
 
-Numbers of which one holds are enumerations; bits that combine are plain integers, so that ``~`` complements all 64.
+Numbers of which one holds are enumerations; bits that combine are plain integers, so that ``~`` complements
+all 64.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ ADDRESS_MASK = (1 << 54) - 1
 
 
 def pmp_entry_locked(h: Hart, index: Word) -> bool:
-    """Whether writes to pmpaddr[index] are ignored: it is locked, or the base of a locked range above it (3.7.1)."""
+    """Whether writes to pmpaddr[index] are ignored: it is locked, or the base of a locked range above it
+    (3.7.1)."""
     if h.pmpcfg[index] & LOCKED != 0:
         return True
     if index + 1 < PMP_ENTRIES:

@@ -1,6 +1,8 @@
-"""The φ-map: virtual to guest-physical addresses by the guest's own page tables (privileged manual 12.3 to 12.5).
+"""The φ-map: virtual to guest-physical addresses by the guest's own page tables (privileged manual 12.3 to
+12.5).
 
-Svadu: accessed and dirty bits are set by the walk while menvcfg.ADUE is on; otherwise their absence is a page fault.
+Svadu: accessed and dirty bits are set by the walk while menvcfg.ADUE is on; otherwise their absence is a
+page fault.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def data_mode(h: Hart) -> Word:
 def translate(h: Hart, address: Word, access: Word, mode: Word) -> tuple[Word, Word, Word]:
     """Walk the page tables.
 
-    Returns the guest-physical address, the leaf entry (with what permits the access already set), and the level at
-    which it was found (0 for a 4 KiB page).
+    Returns the guest-physical address, the leaf entry (with what permits the access already set), and the
+    level at which it was found (0 for a 4 KiB page).
 
     Raises:
         Trap: page fault, or access fault on a page-table entry.

@@ -137,7 +137,8 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
         drop(h, number, page)
         return
     at = physical & 0xFFF
-    # An instruction of four bytes that begins two bytes before is hit too, and one before that may make a pair with it.
+    # An instruction of four bytes that begins two bytes before is hit too, and the one before that may make a
+    # pair with it.
     first = at - 6 if at >= 6 else Word(0)
     end = (at + size + 1) * RECORD.per_byte
     reset_records(page, (first & ~1) * RECORD.per_byte, end if end < LAST_RECORD else Word(LAST_RECORD))

@@ -112,7 +112,7 @@ def join(h: Hart, record: Pointer, host: Pointer, first: Word, at: Word, length:
     if bits & 3 != 3:
         bits = bits & 0xFFFF
     following = offset(record, length * RECORD.per_byte)
-    # A record that is decoded already may be a pair itself by now: look at its instruction, leave it as it is.
+    # A record that is decoded already may be a pair itself by now: look at its instruction, leave it alone.
     if read(following, 0, 8) != pointer_bits(symbol("decode")):
         following = offset(address_of(h, "scratch"), LOOK_AHEAD)
     second = decode_record(h, following, bits, behind) >> 8

@@ -1,0 +1,44 @@
+"""What is known of a compiled function, and its source as a syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from doppel.translate.emitter import LoweringError
+
+__all__ = ["TYPES", "Compiled", "parse_function"]
+
+# LLVM types by the annotations of the language; every other parameter is a word.
+TYPES = {"bool": "i1", "Wide": "i128", "Pointer": "ptr"}
+
+
+@dataclass
+class Compiled:
+    """A compiled function, as a caller needs to know it."""
+
+    symbol: str
+    parameters: list[str]
+    returns: list[str] = field(default_factory=list)
+    raises: bool = False
+    effects: set[str] = field(default_factory=set)
+
+    @property
+    def result_type(self) -> str:
+        """The LLVM type it returns."""
+        members = [*self.returns, *(["i1"] if self.raises else [])]
+        if not members:
+            return "void"
+        return members[0] if len(members) == 1 else "{ " + ", ".join(members) + " }"
+
+
+def parse_function(source: Callable[..., Any]) -> ast.FunctionDef:
+    """The syntax tree of a function."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0]
+    if not isinstance(tree, ast.FunctionDef):
+        raise LoweringError(f"{source.__qualname__} is not a plain function")
+    return tree

@@ -56,8 +56,26 @@ end:
     + PRINT
     + 'hello: .asciz "hello\\r\\n"'
 )
-POWER_OFF = PRELUDE + "la a0, text; jal print; li t0, 0x5555; sw t0, 0(s1); 1: j 1b\n" + PRINT + 'text: .asciz "bye\\r\\n"'
-# Resets the machine unless a word in the shared memory of the disk says that it has done so: here, never ends.
+POWER_OFF = (
+    PRELUDE
+    + "la a0, text; jal print; li t0, 0x5555; sw t0, 0(s1); 1: j 1b\n"
+    + PRINT
+    + 'text: .asciz "bye\\r\\n"'
+)
+FLOOD_SIZE = 200_000
+FLOOD = (
+    PRELUDE
+    + f"""
+    li t1, 'x'
+    li t2, {FLOOD_SIZE}
+1:  sb t1, 0(s0)
+    addi t2, t2, -1
+    bnez t2, 1b
+    li t0, 0x5555
+    sw t0, 0(s1)
+2:  j 2b
+"""
+)
 SILENT = "1: j 1b"
 
 Make = Callable[[str], Path]
@@ -81,7 +99,8 @@ def test_power_off(make: Make) -> None:
     result = doppel_run("run", make(POWER_OFF), "--memory", "16M")
     assert result.returncode == 0
     assert result.stdout == "bye\n"  # text mode takes the carriage return away
-    (line,) = result.stderr.splitlines()
+    # Before the last line there may be word of the engine being built.
+    line = result.stderr.splitlines()[-1]
     assert re.fullmatch(
         r"doppel: \d+ instructions in \d+\.\d s \(\d+ MIPS\), \d+ exits \(device \d+.*\), "
         r"\d+(\.\d+)? % of the instructions without the monitor",
@@ -149,9 +168,8 @@ def test_signals_end_it(make: Make, number: int) -> None:
 
 def test_reader_of_the_output_goes_away(make: Make) -> None:
     """The machine does not mind, as long as it has something else to do."""
-    flood = PRELUDE + "li t1, 'x'; li t2, 300000; 1: sb t1, 0(s0); addi t2, t2, -1; bnez t2, 1b; li t0, 0x5555; sw t0, 0(s1); 1: j 1b"
     process = subprocess.Popen(
-        [sys.executable, *run_args(make(flood))],
+        [sys.executable, *run_args(make(FLOOD))],
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -167,9 +185,8 @@ def test_reader_of_the_output_goes_away(make: Make) -> None:
 
 
 def test_slow_reader_gets_everything(make: Make) -> None:
-    flood = PRELUDE + "li t1, 'x'; li t2, 100000; 1: sb t1, 0(s0); addi t2, t2, -1; bnez t2, 1b; li t0, 0x5555; sw t0, 0(s1); 1: j 1b"
     process = subprocess.Popen(
-        [sys.executable, *run_args(make(flood))],
+        [sys.executable, *run_args(make(FLOOD))],
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -177,7 +194,7 @@ def test_slow_reader_gets_everything(make: Make) -> None:
     )
     time.sleep(2)
     output, _ = process.communicate(timeout=PATIENCE)
-    assert output == b"x" * 100_000
+    assert output == b"x" * FLOOD_SIZE
     assert process.returncode == 0
 
 
@@ -283,6 +300,8 @@ def test_signals_at_a_terminal(make: Make, number: int, at_prompt: bool) -> None
         if at_prompt:
             terminal.send("\x01c")
             terminal.expect("(doppel) ")
+            # Between the prompt's appearance and readline's select() a signal would be seen only by the next key.
+            time.sleep(0.5)
         terminal.signal(number)
         assert terminal.wait() == 128 + number
         assert terminal.attributes() == before
@@ -305,10 +324,14 @@ def test_stopped_and_continued(make: Make) -> None:
 
 def test_input_from_a_pipe_and_output_to_a_terminal(make: Make) -> None:
     """Without a keyboard Ctrl-C is the way out."""
-    shell = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, *{run_args(make(ECHO))!r}], stdin=subprocess.DEVNULL))"
-    with on_terminal("-c", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + shell) as terminal:
+    program = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, lambda number, frame: None)
+sys.exit(subprocess.call([sys.executable, *{run_args(make(ECHO))!r}], stdin=subprocess.DEVNULL))
+"""
+    with on_terminal("-c", program) as terminal:
         terminal.expect("hello\r\n")
         assert not terminal.raw
         time.sleep(0.2)
         terminal.send("\x03")
-        terminal.wait()
+        assert terminal.wait() == 130

@@ -20,7 +20,7 @@ class PageTables:
         self.levels = int(mode) - 5
         self._write = write
         self._free = base
-        self._entries: dict[int, int] = {}
+        self._tables: dict[tuple[int, int], int] = {}
         self.root = self._table()
 
     @property
@@ -34,17 +34,18 @@ class PageTables:
 
     def set(self, address: int, entry: int) -> None:
         """Write an entry, where :meth:`entry_address` says that it is."""
-        self._entries[address] = entry
         self._write(address, entry.to_bytes(8, "little"))
 
     def entry_address(self, virtual: int, level: int = 0) -> int:
-        """Where the entry for an address at a level is; tables on the way are made."""
+        """Where the entry for an address at a level is; the tables on the way are made and linked."""
         table = self.root
         for depth in range(self.levels - 1, level, -1):
             at = table + (virtual >> 12 + 9 * depth & 511) * 8
-            if at not in self._entries:
-                self.set(at, self._table() >> 2 | Pte.V)
-            table = self._entries[at] >> 10 << 12
+            place = (depth, (virtual & (1 << 64) - 1) >> 12 + 9 * depth)
+            if place not in self._tables:
+                self._tables[place] = self._table()
+            table = self._tables[place]
+            self.set(at, table >> 2 | Pte.V)
         return table + (virtual >> 12 + 9 * level & 511) * 8
 
     def map(self, virtual: int, physical: int, flags: int = ALL, *, level: int = 0, pages: int = 1) -> None:

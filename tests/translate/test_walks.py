@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doppel.isa.assembler import assemble
 from doppel.isa.privileged.constants import Cause, EnvironmentConfig, Mode, Pte, SatpMode, Status
 from doppel.isa.words import MASK64
 from doppel.processor.exits import ExitReason
@@ -84,21 +85,22 @@ class Fetch:
     address: int
 
 
+TEXTS = (*WRITES.values(), *ACCESSES)
+PIECES = {text: RAM_BASE + 0x1000 + 8 * number for number, text in enumerate(TEXTS)}
+PIECES_CODE = b"".join(assemble(f"{text}; wfi") for text in TEXTS)
+CONTENTS = [bytes((number + 1) * 17 + i * 7 & 0xFF for i in range(4096)) for number in range(len(FRAMES))]
+
+
 class Scenario:
     """A pair in M mode that runs one short piece of code after the other."""
 
     def __init__(self, mode: SatpMode) -> None:
-        self.pair = Pair(Board())
-        self.pieces: dict[str, int] = {}
-        at = RAM_BASE + 0x1000
-        for text in (*WRITES.values(), *ACCESSES):
-            self.pair.load(f"{text}; wfi", at)
-            self.pieces[text] = at
-            at += 8
-        self.pair.load("wfi", HANDLER)
+        self.pair = Pair(Board(size=0x6_0000))
+        self.pair.write(min(PIECES.values()), PIECES_CODE)
+        self.pair.write(HANDLER, assemble("wfi"))
         self.pair.write(CODE_FRAME, ECALLS)
-        for number, frame in enumerate(FRAMES):
-            self.pair.write(frame, bytes((number + 1) * 17 + i * 7 & 0xFF for i in range(4096)))
+        for frame, content in zip(FRAMES, CONTENTS, strict=True):
+            self.pair.write(frame, content)
         self.tables = PageTables(TABLES, mode, self.pair.write)
         self.pair.set(mtvec=HANDLER, mepc=0)
         self.pair.set_x(x12=0x1122_3344_5566_7788)
@@ -110,7 +112,7 @@ class Scenario:
         """Run a piece up to its end or its trap, both of which stop in WFI."""
         pair = self.pair
         pair.native.state.waiting, pair.model.waiting = 0, False
-        pair.set(pc=self.pieces[text], mode=Mode.M)
+        pair.set(pc=PIECES[text], mode=Mode.M)
         pair.set_x(x10=a0)
         exit = pair.board.run(5000)
         assert exit.reason is ExitReason.WAIT, exit
@@ -139,6 +141,9 @@ class Scenario:
                 status = self.pair.native.state.mstatus & ~Status.MPP | mode << 11
                 self.write("mstatus", status)
                 self.run("mret")
+
+    def close(self) -> None:
+        self.pair.board.close()
 
     @property
     def trap(self) -> tuple[int, int]:
@@ -221,10 +226,11 @@ def run_scenario(mode: SatpMode, steps: list[Entry | Write | Access | Fetch]) ->
     scenario.do(Entry(PAGES[3], 0, CODE_FRAME >> 2 | ALL | Pte.U, True))
     for step in steps:
         scenario.do(step)
+    scenario.close()
 
 
 @pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(steps=scenarios)
 def test_walks_agree_with_the_model(mode: SatpMode, steps: list[Entry | Write | Access | Fetch]) -> None:
     run_scenario(mode, steps)

@@ -87,7 +87,7 @@ def _run(options: RunOptions) -> int:
                 sys.stdin.fileno(),
                 sys.stdout.fileno(),
                 events.put if terminal.possible else None,
-                plain_lines=options.guest.command is not None and not sys.stdout.isatty(),
+                plain_lines=_plain_lines(terminal, options.guest.command),
             )
             _kept(stack, console)
             machine = Machine(
@@ -104,6 +104,14 @@ def _run(options: RunOptions) -> int:
             machine.boot(guest.kernel, guest.initrd, guest.append)
             session = ConsoleSession(machine, console, terminal, events, guest.kernel.symbols)
             return _interact(session, machine, terminal, options)
+
+
+def _plain_lines(terminal: RawMode, command: str | None) -> bool:
+    """Whether carriage returns of the guest should be left out.
+
+    The host's terminal adds its own unless it is raw, and a file with a command's output should have none.
+    """
+    return not terminal.possible if sys.stdout.isatty() else command is not None
 
 
 def _kept(stack: ExitStack, resource: Resource) -> Resource:

@@ -32,7 +32,8 @@ class Terminated(BaseException):
 def signals_as_exceptions() -> Iterator[None]:
     """Have SIGTERM, SIGHUP and SIGINT raise :class:`Terminated` in the main thread, so that all is tidied up.
 
-    Only the first one does; those that come while that is under way change nothing.
+    Only the first one does; those that come while that is under way change nothing. Signals that the process
+    was started to ignore, as by nohup(1), stay ignored.
     """
     raised = False
 
@@ -42,7 +43,9 @@ def signals_as_exceptions() -> Iterator[None]:
             raised = True
             raise Terminated(number)
 
-    before = {number: signal.signal(number, receive) for number in _FATAL}
+    before = {number: handler for number in _FATAL if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, receive)
     try:
         yield
     finally:

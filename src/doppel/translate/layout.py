@@ -92,6 +92,8 @@ class CodePage:
     host: int = 2049 * 16
     guest_page: int = 2049 * 16 + 8
     stores: int = 2049 * 16 + 16
+    epoch: int = 2049 * 16 + 24
+    ready: int = 2049 * 16 + 32
     size: int = 2049 * 16 + 48
 
 
@@ -174,6 +176,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("soft_end", "u64", 0, "1: the run may end at the first block end behind its budget"),
     ("requests", "u64", 0, "what other threads ask of this hart: bits of Request"),
     ("acknowledged", "u64", 0, "counts the requests served, for those who wait"),
+    ("flush_seen", "u64", 0, "flush_epoch as it was before this hart's last flush on request"),
     ("running", "u64", 0, "1 while native code runs this hart"),
     ("waiting", "u64", 0, "1 from wfi until an enabled interrupt is pending"),
     ("wake", "u32", 0, "futex word: changed to wake the hart from its wait"),
@@ -188,12 +191,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("reply_value", "u64", 0, "what the device read gave"),
     ("data_physical", "u64", 0, "guest-physical address of the last slow access"),
     ("scratch_bits", "u64", 0, "the instruction in the scratch records"),
-    (
-        "superpages",
-        "u64",
-        0,
-        "bit 0, 1: lower, upper half of the address space has superpage translations cached",
-    ),
+    ("superpages", "u64", 0, "bit n: superpages are cached in a gigabyte whose number is n modulo 64"),
     ("tlb_misses", "u64", 0, "loads and stores that took the slow path"),
     ("itlb_misses", "u64", 0, "jumps that took the slow path"),
     ("decoded", "u64", 0, "instructions decoded"),
@@ -237,6 +235,7 @@ MACHINE = Layout(
         ("code_used", "u64", 0, "decoded pages handed out"),
         ("code_free", "ptr", 0, "decoded pages given back, linked through their first word (one hart only)"),
         ("code_writes", "u64", 0, "stores that hit pages with decoded code"),
+        ("flush_epoch", "u64", 0, "counts pages that became decoded ones, when there are several harts"),
         ("hart_count", "u64", 0, "harts"),
         ("supervisor_calls", "u64", 0, "1: traps to M mode leave native code (the impure interface)"),
         ("clock_kind", "u64", 0, "0: host clock; 1: instruction count"),

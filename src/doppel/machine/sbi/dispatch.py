@@ -25,9 +25,11 @@ class Sbi:
     """All extensions of one machine."""
 
     def __init__(self, platform: Platform) -> None:
-        kinds: tuple[type[Extension], ...] = (Time, Ipi, RemoteFence, HartStateManagement, SystemReset)
-        extensions: list[Extension] = [Base(platform, self.has)]
-        extensions += [kind(platform) for kind in (*kinds, DebugConsole, *LEGACY)]
+        kinds: tuple[type[Extension], ...] = (
+            *(Time, Ipi, RemoteFence, HartStateManagement, SystemReset, DebugConsole),
+            *LEGACY,
+        )
+        extensions = [Base(platform, self.has), *(kind(platform) for kind in kinds)]
         self._functions: dict[int, tuple[tuple[Function, ...], bool]] = {
             extension.identifier: (tuple(extension.functions()), extension.legacy) for extension in extensions
         }

@@ -13,6 +13,7 @@ from doppel.isa.privileged.translation import access_fault, data_mode, translate
 from doppel.isa.words import Trap, Word
 from doppel.memory.entry import FRAME_MASK, Entry
 from doppel.translate.engine.code import code_written
+from doppel.translate.engine.views import note_superpage
 from doppel.translate.exits import ExitReason, Reply
 from doppel.translate.layout import TLB
 from doppel.translate.pointers import (
@@ -88,7 +89,7 @@ def data_pointer(h: Hart, address: Word, access: Word, size: Word, value: Word, 
     if whole:
         fill(h, address, entry, physical, access, mode, host)
         if level != 0:
-            h.superpages = h.superpages | Word(1) << (address >> 63)
+            note_superpage(h, address, level)
     return host
 
 

@@ -93,10 +93,12 @@ def look_around(h: Hart) -> Word:
     """One look of attend(); AGAIN if something came up while the hart waited."""
     write(address_of(h, "limit"), 0, 8, 0)
     memory_barrier()
+    epoch = machine(h, "flush_epoch")
     requests = exchange(address_of(h, "requests"), 0, 0)
     if requests != 0:
         if requests & Request.FLUSH != 0:
             flush_all(h)
+            h.flush_seen = epoch
         if requests & Request.SOFTWARE != 0:
             h.mip = h.mip | 1 << Interrupt.SSI
         h.acknowledged = h.acknowledged + 1

@@ -34,12 +34,15 @@ from doppel.translate.pointers import (
     write_pointer,
 )
 
-__all__ = ["code_overwritten", "code_page", "code_written", "post"]
+__all__ = ["code_overwritten", "code_page", "code_page_ready", "code_written", "post"]
 
 # A page that is stored to this often is data by now.
 STORES_UNTIL_DATA = 64
 LIMIT = HART["limit"].offset
 REQUESTS = HART["requests"].offset
+FLUSH_SEEN = HART["flush_seen"].offset
+RUNNING = HART["running"].offset
+WAITING = HART["waiting"].offset
 MAXIMUM = (1 << 63) - 1
 LAST_RECORD = (CODE_PAGE.records - 1) * RECORD.size
 
@@ -95,10 +98,38 @@ def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
     write(page, CODE_PAGE.stores, 8, 0)
     before = fetch_or(machine(h, "fmap"), number << 3, Word(Entry.CODE))
     if before & Entry.CODE == 0:
+        add_machine(h, "flush_epoch", 1)
         flush_all(h)
         post_others(h, Word(Request.FLUSH))
+    write(page, CODE_PAGE.epoch, 8, machine(h, "flush_epoch"))
+    write(page, CODE_PAGE.ready, 8, 1 if machine(h, "hart_count") == 1 else 0)
     write_pointer(slot, 0, page)
     return page
+
+
+def code_page_ready(h: Hart, page: Pointer) -> bool:
+    """Whether every store to a decoded page is noticed by now.
+
+    Another hart's TLB may still let stores pass until it has flushed, as it does at its next block end and before
+    it executes anything after it has waited or was outside native code.
+    """
+    if read(page, CODE_PAGE.ready, 8) != 0:
+        return True
+    epoch = read(page, CODE_PAGE.epoch, 8)
+    count = machine(h, "hart_count")
+    index = Word(0)
+    while index < count:
+        other = read_pointer(machine(h, "harts"), index * 8)
+        if (
+            index != h.mhartid
+            and read(other, FLUSH_SEEN, 8) < epoch
+            and read(other, RUNNING, 8) != 0
+            and read(other, WAITING, 8) == 0
+        ):
+            return False
+        index = index + 1
+    write(page, CODE_PAGE.ready, 8, 1)
+    return True
 
 
 def drop(h: Hart, number: Word, page: Pointer) -> None:

@@ -8,7 +8,8 @@ from doppel.isa.privileged.pmp import pmp_allows
 from doppel.isa.privileged.translation import translate
 from doppel.isa.words import Trap, Word, div_unsigned
 from doppel.translate.engine.access import frame_pointer, is_memory
-from doppel.translate.engine.code import code_page
+from doppel.translate.engine.code import code_page, code_page_ready
+from doppel.translate.engine.views import note_superpage
 from doppel.translate.layout import CODE_PAGE, ITLB, RECORD
 from doppel.translate.pointers import (
     Pointer,
@@ -45,8 +46,10 @@ def fetch(h: Hart) -> Pointer:
         raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
     host = frame_pointer(h, physical & ~0xFFF, Word(4), Word(Access.FETCH))
     page = code_page(h, physical, host)
+    if not code_page_ready(h, page):
+        return fetch_alone(h, pc)
     if level != 0:
-        h.superpages = h.superpages | Word(1) << (pc >> 63)
+        note_superpage(h, pc, level)
     slot = offset(h.itlb_view, (pc >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
     write(slot, ITLB.tag, 8, pc & ~0xFFF)
     write_pointer(slot, ITLB.records, page)

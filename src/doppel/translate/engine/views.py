@@ -9,7 +9,7 @@ from doppel.isa.words import Word
 from doppel.translate.layout import ITLB, TLB
 from doppel.translate.pointers import address_of, offset, write
 
-__all__ = ["flush_address", "flush_all", "request_attention", "select_views"]
+__all__ = ["flush_address", "flush_all", "note_superpage", "request_attention", "select_views"]
 
 NO_TAG = (1 << 64) - 1
 MAXIMUM = (1 << 63) - 1
@@ -52,9 +52,17 @@ def flush_all(h: Hart) -> None:
     request_attention(h)
 
 
+def note_superpage(h: Hart, address: Word, level: Word) -> None:
+    """Remember in which gigabytes, modulo 64, superpages have been cached page by page."""
+    if level > 2:
+        h.superpages = Word(NO_TAG)
+    else:
+        h.superpages = h.superpages | Word(1) << (address >> 30 & 63)
+
+
 def flush_address(h: Hart, address: Word) -> None:
-    """Forget one page's translations; all of them if its half of the address space holds superpages."""
-    if h.superpages >> (address >> 63) & 1 != 0:
+    """Forget one page's translations; all there are if the page may be part of a superpage."""
+    if h.superpages >> (address >> 30 & 63) & 1 != 0:
         flush_all(h)
         return
     page = address >> 12

@@ -1,0 +1,142 @@
+"""What a benchmark is, and how it is run: subjects take turns (A B A B), and medians are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal, Protocol
+
+from benchmarks.peer import Peer
+
+__all__ = ["DOPPEL", "Benchmark", "BenchmarkError", "Measured", "Metric", "Result", "Settings", "Subject", "run"]
+
+DOPPEL = "doppel"
+
+Measured = Mapping[str, float]
+"""One run's values, by the key of their metric."""
+
+
+class BenchmarkError(Exception):
+    """Something could not be measured; the message says what and why."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a benchmark gives.
+
+    ``promise`` is what doppel promises for it: at least that much where higher is better, else at most. With
+    ``no_worse`` it promises to do as well as the peer.
+    """
+
+    key: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    promise: float | None = None
+    no_worse: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure: ``scale`` multiplies the amount of work, ``folder`` takes files, ``environment`` is for children."""
+
+    runs: int
+    scale: float
+    peer: Peer | None
+    folder: Path
+    environment: Mapping[str, str]
+
+    def scaled(self, amount: int) -> int:
+        """That amount of work, at least 1."""
+        return max(1, round(amount * self.scale))
+
+
+class Subject(Protocol):
+    """What is measured: doppel or its peer."""
+
+    @property
+    def name(self) -> str:
+        """As shown."""
+
+    def measure(self) -> Measured:
+        """Measure once.
+
+        Raises:
+            BenchmarkError: it cannot be measured.
+        """
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named group of metrics that are measured together.
+
+    ``subjects`` makes everything ready, doppel first; ``warm_up`` is whether each subject runs once before it counts.
+    """
+
+    name: str
+    title: str
+    metrics: tuple[Metric, ...]
+    subjects: Callable[[Settings], AbstractContextManager[Sequence[Subject]]]
+    warm_up: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """The values of one metric, by subject, in the order in which they were measured."""
+
+    benchmark: str
+    metric: Metric
+    values: Mapping[str, Sequence[float]]
+
+    def median(self, subject: str) -> float | None:
+        """A subject's median; None if it was not measured."""
+        return median(self.values[subject]) if self.values.get(subject) else None
+
+    @property
+    def peer(self) -> str | None:
+        """The name of whom doppel is compared with."""
+        return next((name for name in self.values if name != DOPPEL), None)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as good doppel's median is as the peer's; above 1 doppel is the better one."""
+        own, other = self.median(DOPPEL), self.median(self.peer or "")
+        if not own or not other:
+            return None
+        return own / other if self.metric.better == "higher" else other / own
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether doppel keeps its promise; None if there is none, or nothing to compare with."""
+        own, metric = self.median(DOPPEL), self.metric
+        if own is None:
+            return None
+        if metric.promise is not None:
+            return own >= metric.promise if metric.better == "higher" else own <= metric.promise
+        if metric.no_worse and self.ratio is not None:
+            return self.ratio >= 1
+        return None
+
+
+def run(benchmark: Benchmark, settings: Settings, advance: Callable[[str], None]) -> list[Result]:
+    """Measure; ``advance`` is told what comes next.
+
+    Raises:
+        BenchmarkError: something cannot be measured.
+    """
+    collected: dict[str, dict[str, list[float]]] = {metric.key: {} for metric in benchmark.metrics}
+    advance("making ready")
+    with benchmark.subjects(settings) as subjects:
+        if benchmark.warm_up:
+            for subject in subjects:
+                advance(f"{subject.name}, warming up")
+                subject.measure()
+        for number in range(1, settings.runs + 1):
+            for subject in subjects:
+                advance(f"{subject.name}, run {number} of {settings.runs}")
+                for key, value in subject.measure().items():
+                    collected[key].setdefault(subject.name, []).append(value)
+    return [Result(benchmark.name, metric, collected[metric.key]) for metric in benchmark.metrics]

@@ -39,7 +39,7 @@ PLACES: tuple[tuple[int, type[Device], str], ...] = (
 )
 """Address, kind of device, and interrupt source; the virtio transports are one row."""
 
-_VIRTIO: tuple[type[VirtioDevice], ...] = (VirtioNet, VirtioBlk, VirtioConsole, VirtioRng, VirtioNineP)
+_VIRTIO: tuple[type[VirtioDevice], ...] = (VirtioBlk, VirtioNet, VirtioNineP, VirtioConsole, VirtioRng)
 
 _HEAD = f"""\
 # Devices
@@ -49,10 +49,11 @@ sources are those of QEMU's `virt` board. This page is generated:
 
     python -m doppel.machine.reference > docs/reference/devices.md
 
-Offsets and widths are in bytes; an access of another width than a register's reads 0 and writes nothing, but a
-register of 8 bytes can be accessed as two halves. Memory begins at {board.RAM_BASE:#x}. A load or store where there
-is neither memory nor a device is an access fault. `CLINT` is there only on machines whose firmware is the guest's
-own: otherwise SBI does its work.
+Offsets and widths are in bytes; an access of another width than a register's reads 0 and writes nothing,
+but a register of 8 bytes can be accessed as two halves. A virtio device's configuration space begins at
+offset 0x100 of its transport. Memory begins at {board.RAM_BASE:#x}. A load or store where there is neither
+memory nor a device is an access fault. The core-local interruptor is there only where the guest itself
+begins in M mode: otherwise SBI does its work.
 
 """
 
@@ -63,7 +64,7 @@ def device_page() -> str:
     for base, kind, interrupt in PLACES:
         count = f"{board.VIRTIO_SLOTS} × " if kind is VirtioMmio else ""
         lines.append(f"| {base:#010x} | {count}{kind.size:#x} | {_summary(kind)} | {interrupt} |")
-    lines += ["", "Behind the virtio transports, in the order in which they are added:", ""]
+    lines += ["", "Behind the virtio transports, in this order as far as a machine has them:", ""]
     lines += ["| virtio device | number |", "|---|---|"]
     lines += [f"| {_summary(device)} | {device.device_id} |" for device in _VIRTIO]
     return _HEAD + "\n".join(lines) + "\n" + "".join(_section(kind) for _, kind, _ in PLACES)
@@ -87,7 +88,8 @@ def _row(register: Register) -> str:
         offset += f" + {register.stride:#x} × n"
         name = f"`{register.name}[n]`, n < {str(register.count).replace('_', ' ').strip()}"
     access = {"r": "read", "w": "write", "rw": "read and write"}[register.access]
-    return f"| {offset} | {name} | {access} | {register.width} | {register.summary} |"
+    summary = register.summary.replace("|", "\\|")
+    return f"| {offset} | {name} | {access} | {register.width} | {summary} |"
 
 
 if __name__ == "__main__":

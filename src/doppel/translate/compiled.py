@@ -7,11 +7,11 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from doppel.translate.emitter import LoweringError
 
-__all__ = ["TYPES", "Compiled", "parse_function"]
+__all__ = ["TYPES", "Compiled", "Functions", "parse_function"]
 
 # LLVM types by the annotations of the language; every other parameter is a word.
 TYPES = {"bool": "i1", "Wide": "i128", "Pointer": "ptr"}
@@ -34,6 +34,17 @@ class Compiled:
         if not members:
             return "void"
         return members[0] if len(members) == 1 else "{ " + ", ".join(members) + " }"
+
+
+class Functions(Protocol):
+    """Where the code being compiled finds what it calls."""
+
+    @property
+    def primitives(self) -> dict[Any, Any]:
+        """What emits native code for a call of a Python function, by that function."""
+
+    def function(self, source: Callable[..., Any], constants: dict[str, int] | None = None) -> Compiled:
+        """The compiled form of a Python function, with some parameters fixed."""
 
 
 def parse_function(source: Callable[..., Any]) -> ast.FunctionDef:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from doppel.isa import words
-from doppel.translate.compiled import TYPES, Compiled
+from doppel.translate.compiled import TYPES, Compiled, Functions
 from doppel.translate.emitter import Emitter, LoweringError, Value, constant
 from doppel.translate.layout import HART, Layout
-
-if TYPE_CHECKING:
-    from doppel.translate.program import Program
 
 __all__ = ["FunctionLowering", "Lowering"]
 
@@ -55,7 +52,7 @@ class FunctionLowering:
 
     def __init__(
         self,
-        program: Program,
+        program: Functions,
         source: Callable[..., Any],
         tree: ast.FunctionDef,
         values: dict[str, Value],
@@ -403,7 +400,7 @@ class FunctionLowering:
             return self.out.cast(self.expression(node.args[0]), "i128")
         if target is bool:
             return self.out.cast(self.expression(node.args[0]), "i1")
-        primitive = self.program.primitives.get(target)
+        primitive: Lowering | None = self.program.primitives.get(target)
         if primitive is not None:
             return primitive(self, node.args)
         folded = self._fold(target, node.args)

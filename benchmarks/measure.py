@@ -11,7 +11,17 @@ from typing import Literal, Protocol
 
 from benchmarks.peer import Peer
 
-__all__ = ["DOPPEL", "Benchmark", "BenchmarkError", "Measured", "Metric", "Result", "Settings", "Subject", "run"]
+__all__ = [
+    "DOPPEL",
+    "Benchmark",
+    "BenchmarkError",
+    "Measured",
+    "Metric",
+    "Result",
+    "Settings",
+    "Subject",
+    "run",
+]
 
 DOPPEL = "doppel"
 
@@ -121,22 +131,22 @@ class Result:
         return None
 
 
-def run(benchmark: Benchmark, settings: Settings, advance: Callable[[str], None]) -> list[Result]:
-    """Measure; ``advance`` is told what comes next.
+def run(benchmark: Benchmark, settings: Settings, advance: Callable[[int, int, str], None]) -> list[Result]:
+    """Measure; ``advance`` is told how many measurements are done, of how many, and what comes next.
 
     Raises:
         BenchmarkError: something cannot be measured.
     """
     collected: dict[str, dict[str, list[float]]] = {metric.key: {} for metric in benchmark.metrics}
-    advance("making ready")
+    advance(0, 1, "making ready")
     with benchmark.subjects(settings) as subjects:
-        if benchmark.warm_up:
-            for subject in subjects:
-                advance(f"{subject.name}, warming up")
-                subject.measure()
-        for number in range(1, settings.runs + 1):
-            for subject in subjects:
-                advance(f"{subject.name}, run {number} of {settings.runs}")
-                for key, value in subject.measure().items():
+        first = 0 if benchmark.warm_up else 1
+        rounds = range(first, settings.runs + 1)
+        turns = [(number, subject) for number in rounds for subject in subjects]
+        for done, (number, subject) in enumerate(turns):
+            which = f"run {number} of {settings.runs}" if number else "warming up"
+            advance(done, len(turns), f"{subject.name}, {which}")
+            for key, value in subject.measure().items():
+                if number:
                     collected[key].setdefault(subject.name, []).append(value)
     return [Result(benchmark.name, metric, collected[metric.key]) for metric in benchmark.metrics]

@@ -58,6 +58,10 @@ class SerialProcess:
         """The process's number."""
         return self._process.pid
 
+    def elapsed(self) -> float:
+        """Seconds since the process was started."""
+        return time.monotonic() - self.started
+
     def send(self, text: str) -> None:
         """Type at the console."""
         assert self._process.stdin is not None
@@ -74,7 +78,7 @@ class SerialProcess:
             match = re.compile(pattern).search(self._text, self._seen)
             if match is not None:
                 self._seen = match.end()
-                return match, time.monotonic() - self.started
+                return match, self.elapsed()
             if not self._receive(deadline):
                 raise self._failure(f"never showed {pattern!r} on its console")
 

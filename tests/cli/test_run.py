@@ -15,8 +15,8 @@ import pytest
 from .elf import executable
 from .support import PATIENCE, Terminal, doppel_run, environment, on_terminal
 
-# The 16550 at 0x1000_0000: the received byte, or the one to send, at 0; line status at 5. The test finisher at
-# 0x10_0000: 0x5555 powers off, 0x3333 with a status in the upper half fails, 0x7777 resets.
+# The 16550 at 0x1000_0000: the received byte, or the one to send, at 0; line status at 5. The test finisher
+# at 0x10_0000: 0x5555 powers off, 0x3333 with a status in the upper half fails.
 PRELUDE = """
     .equ UART, 0x10000000
     .equ FINISHER, 0x100000
@@ -300,7 +300,7 @@ def test_signals_at_a_terminal(make: Make, number: int, at_prompt: bool) -> None
         if at_prompt:
             terminal.send("\x01c")
             terminal.expect("(doppel) ")
-            # Between the prompt's appearance and readline's select() a signal would be seen only by the next key.
+            # A signal between the prompt and readline's select() would be seen only with the next key.
             time.sleep(0.5)
         terminal.signal(number)
         assert terminal.wait() == 128 + number

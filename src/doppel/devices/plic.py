@@ -132,7 +132,10 @@ class Plic(Device):
 
     def _notify(self) -> None:
         for context, notified in enumerate(self._notified):
-            level = self._priority[self._best(context)] > self._threshold[context]
+            level = (
+                self._pending & self._enable[context] != 0
+                and self._priority[self._best(context)] > self._threshold[context]
+            )
             if level != notified:
                 self._drive(context, level)
 

@@ -235,14 +235,7 @@ class Uart16550(Device):
         self._drive()
 
     def read_lsr(self) -> int:
-        """Line status; reading takes the overrun error back, and the "THR empty" interrupt.
-
-        A real 16550 takes the latter back only when IIR is read or THR written; there are drivers that never
-        do the one and must not drown in interrupts before they do the other (xv6's reads LSR alone).
-        """
-        if self._transmitter_pending:
-            self._transmitter_pending = False
-            self._drive()
+        """Line status; reading takes the overrun error back."""
         if self._input_waits and not self._fifo:
             self._fill()
         status = LSR_THRE | LSR_TEMT

@@ -84,6 +84,7 @@ def _describe_harts(cpus: DeviceTreeNode, harts: int) -> None:
         controller = node.add("interrupt-controller", label=hart_controller(hart).name)
         controller.set_strings("compatible", "riscv,cpu-intc")
         controller.set_cells("#interrupt-cells", 1)
+        controller.set_cells("#address-cells", 0)
         controller.set_flag("interrupt-controller")
     cluster = cpus.add("cpu-map").add("cluster0")
     for hart in range(harts):

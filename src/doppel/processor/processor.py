@@ -143,6 +143,8 @@ class Hart:
         self.address = ctypes.addressof(self.state)
         self._run = processor._run
         self.state.machine = ctypes.addressof(processor._state)
+        # No instruction: the scratch record is not decoded yet.
+        self.state.scratch_bits = (1 << 64) - 1
         self.reset()
 
     def reset(self) -> None:

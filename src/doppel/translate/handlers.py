@@ -14,28 +14,17 @@ from dataclasses import dataclass
 from doppel.isa import primitives
 from doppel.isa.instruction import Body, Instruction
 from doppel.translate.compiled import parse_function
+from doppel.translate.dispatch import dispatch, handler_type, look_up, out_of_budget, record_pc, tail_call
 from doppel.translate.emitter import Emitter, LoweringError, Value
-from doppel.translate.layout import HART, ITLB, RECORD
+from doppel.translate.layout import HART, RECORD
 from doppel.translate.lower import FunctionLowering
 from doppel.translate.program import Program
 
-__all__ = ["Handler", "HandlerCompiler", "handler_type"]
+__all__ = ["Handler", "HandlerCompiler"]
 
-_ARGUMENTS = "ptr %h, ptr %rec, i64 %budget, ptr %tlb"
 _OPERAND_SLOTS = {"rs1": RECORD.rs1, "rs2": RECORD.rs2, "rs3": RECORD.rs3}
 _FP_SLOTS = {"fs1": RECORD.rs1, "fs2": RECORD.rs2, "fs3": RECORD.rs3}
 _IMMEDIATES = {"imm", "shamt", "csr", "rm"}
-
-
-def handler_type(symbol: str, body: str) -> str:
-    """The definition of a function that is jumped to like a handler."""
-    return f"define internal preserve_nonecc void {symbol}({_ARGUMENTS}) nounwind {{\n{body}\n}}\n"
-
-
-def tail_call(out: Emitter, target: str, record: str, budget: str, tlb: str = "%tlb") -> None:
-    """End the block by jumping to another handler."""
-    out.raw(f"musttail call preserve_nonecc void {target}(ptr %h, ptr {record}, i64 {budget}, ptr {tlb})")
-    out.terminate("ret void")
 
 
 @dataclass(frozen=True)
@@ -152,7 +141,7 @@ class _BodyLowering(FunctionLowering):
         """Jump to the handler of what comes next."""
         out = self.out
         if self.jumps:
-            self._go_on_at(out.load("i64", self.target_slot), left)
+            look_up(out, out.load("i64", self.target_slot), left, self.record, self._tlb())
             return
         if self.branches:
             taken, straight = out.label("taken"), out.label("straight")
@@ -163,7 +152,7 @@ class _BodyLowering(FunctionLowering):
         if "ends_block" in self.effects:
             self._end_block(left)
             return
-        self._dispatch(self.following(), left)
+        dispatch(self.out, self.following(), left, self._tlb())
 
     def following(self) -> str:
         """The record behind this one."""
@@ -199,11 +188,7 @@ class _BodyLowering(FunctionLowering):
         return self.out.load("i64", place.text)
 
     def _pc(self) -> Value:
-        out = self.out
-        record = out.op("i64", f"ptrtoint ptr {self.record} to i64")
-        scaled = out.op("i64", f"lshr i64 {record.text}, {RECORD.per_byte.bit_length() - 1}")
-        delta = out.load("i64", "%h", HART["pc_delta"].offset)
-        return out.op("i64", f"add i64 {scaled.text}, {delta.text}")
+        return record_pc(self.out, self.record)
 
     def _write_result(self) -> None:
         if not self.returns:
@@ -240,70 +225,36 @@ class _BodyLowering(FunctionLowering):
         out = self.out
         imm = self.values["imm"]
         if not self.near:
-            self._go_on_at(out.op("i64", f"add i64 {self._pc().text}, {imm.text}"), left)
+            look_up(
+                out, out.op("i64", f"add i64 {self._pc().text}, {imm.text}"), left, self.record, self._tlb()
+            )
             return
         target = out.address(self.record, imm)
         attend, follow = out.label("attend"), out.label("follow")
-        out.branch(self._out_of_budget(left), attend, follow, unlikely=True)
+        out.branch(out_of_budget(out, left), attend, follow, unlikely=True)
         out.begin(follow)
-        self._dispatch(target, left)
+        dispatch(self.out, target, left, self._tlb())
         out.begin(attend)
         distance = out.op("i64", f"ashr i64 {imm.text}, {RECORD.per_byte.bit_length() - 1}")
         pc = out.op("i64", f"add i64 {self._pc().text}, {distance.text}")
         out.store(pc, "i64", "%h", HART["pc"].offset)
         tail_call(out, "@attend", self.record, left)
 
-    def _out_of_budget(self, left: str) -> Value:
-        limit = self.out.load("i64", "%h", HART["limit"].offset, atomic="monotonic")
-        return self.out.op("i1", f"icmp sle i64 {left}, {limit.text}")
-
-    def _go_on_at(self, pc: Value, left: str) -> None:
-        """Look the target's page up in the instruction TLB."""
-        out = self.out
-        out.store(pc, "i64", "%h", HART["pc"].offset)
-        attend, lookup = out.label("attend"), out.label("lookup")
-        out.branch(self._out_of_budget(left), attend, lookup, unlikely=True)
-        out.begin(lookup)
-        view = out.load("ptr", "%h", HART["itlb_view"].offset)
-        shift = 12 - ITLB.entry_size.bit_length() + 1
-        at = out.op("i64", f"lshr i64 {pc.text}, {shift}")
-        at = out.op("i64", f"and i64 {at.text}, {(ITLB.entries - 1) * ITLB.entry_size}")
-        slot = out.address(view.text, at)
-        tag = out.load("i64", slot, ITLB.tag)
-        page = out.op("i64", f"and i64 {pc.text}, -4096")
-        miss, hit = out.label("miss"), out.label("hit")
-        out.branch(out.op("i1", f"icmp ne i64 {tag.text}, {page.text}"), miss, hit, unlikely=True)
-        out.begin(hit)
-        records = out.load("ptr", slot, ITLB.records)
-        scaled = out.op("i64", f"lshr i64 {out.op('i64', f'ptrtoint ptr {records.text} to i64').text}, 3")
-        delta = out.op("i64", f"sub i64 {page.text}, {scaled.text}")
-        out.store(delta, "i64", "%h", HART["pc_delta"].offset)
-        in_page = out.op("i64", f"and i64 {pc.text}, 4095")
-        target = out.address(records.text, out.op("i64", f"mul i64 {in_page.text}, {RECORD.per_byte}"))
-        self._dispatch(target, left)
-        out.begin(miss)
-        tail_call(out, "@enter", self.record, left)
-        out.begin(attend)
-        tail_call(out, "@attend", self.record, left)
-
     def _end_block(self, left: str) -> None:
         """The mode or what is translated may have changed: take up the new TLB array, attend if asked to."""
         out = self.out
         attend, go_on = out.label("attend"), out.label("goon")
-        out.branch(self._out_of_budget(left), attend, go_on, unlikely=True)
+        out.branch(out_of_budget(out, left), attend, go_on, unlikely=True)
         out.begin(go_on)
         following = self.following()
-        view = out.load("ptr", "%h", HART["tlb_view"].offset)
-        handler = out.load("ptr", following, RECORD.handler)
-        tail_call(out, handler.text, following, left, view.text)
+        dispatch(out, following, left, self._tlb())
         out.begin(attend)
         pc = out.op("i64", f"add i64 {self._pc().text}, {self.instruction.length}")
         out.store(pc, "i64", "%h", HART["pc"].offset)
         tail_call(out, "@attend", self.record, left)
 
-    def _dispatch(self, record: str, left: str) -> None:
-        view = "%tlb"
+    def _tlb(self) -> str:
+        """The TLB array to go on with: a body that can change the mode leaves another one in the hart."""
         if "ends_block" in self.effects:
-            view = self.out.load("ptr", "%h", HART["tlb_view"].offset).text
-        handler = self.out.load("ptr", record, RECORD.handler)
-        tail_call(self.out, handler.text, record, left, view)
+            return self.out.load("ptr", "%h", HART["tlb_view"].offset).text
+        return "%tlb"

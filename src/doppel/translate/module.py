@@ -11,9 +11,10 @@ from doppel.isa.privileged.constants import Cause
 from doppel.isa.words import MASK64
 from doppel.translate import float_ops, pointer_ops, word_ops
 from doppel.translate.compiled import Compiled
+from doppel.translate.dispatch import handler_type, look_up, record_pc, tail_call
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.engine import attention, code, fetch
-from doppel.translate.handlers import HandlerCompiler, handler_type, tail_call
+from doppel.translate.handlers import HandlerCompiler
 from doppel.translate.hart_ops import HART_OPERATIONS
 from doppel.translate.host import HOST
 from doppel.translate.layout import HART
@@ -227,21 +228,13 @@ def _decode(program: Program) -> str:
     return handler_type("@decode", tie.out.body())
 
 
-def _store_pc(tie: _Tie) -> None:
-    out = tie.out
-    record = out.op("i64", "ptrtoint ptr %rec to i64")
-    scaled = out.op("i64", f"lshr i64 {record.text}, 3")
-    delta = out.load("i64", "%h", HART["pc_delta"].offset)
-    out.store(out.op("i64", f"add i64 {scaled.text}, {delta.text}"), "i64", "%h", HART["pc"].offset)
-
-
 def _straddle(program: Program) -> str:
     """An instruction whose second half is in the next page, wherever that is at this moment."""
-    tie = _Tie(program, fetch.fetch_alone)
+    tie = _Tie(program, fetch.fetch_straddling)
     tie.spill()
-    _store_pc(tie)
-    pc = tie.out.load("i64", "%h", HART["pc"].offset)
-    record = tie.call_function(fetch.fetch_alone, [None, pc])[0]
+    pc = record_pc(tie.out, "%rec")
+    tie.out.store(pc, "i64", "%h", HART["pc"].offset)
+    record = tie.call_function(fetch.fetch_straddling, [None, Value("%rec", "ptr"), pc])[0]
     tie.dispatch(record)
     tie.block("raised")
     tie.go("@trap", "null")
@@ -252,7 +245,7 @@ def _illegal(program: Program) -> str:
     """No instruction has this encoding."""
     tie = _Tie(program, attention.trap)
     tie.spill()
-    _store_pc(tie)
+    tie.out.store(record_pc(tie.out, "%rec"), "i64", "%h", HART["pc"].offset)
     tie.out.store(
         Value(str(int(Cause.ILLEGAL_INSTRUCTION)), "i64"), "i64", "%h", HART["pending_cause"].offset
     )
@@ -263,18 +256,7 @@ def _illegal(program: Program) -> str:
 def _page_end() -> str:
     """The record behind a page's last: go on at the next page."""
     out = Emitter()
-    record = out.op("i64", "ptrtoint ptr %rec to i64")
-    scaled = out.op("i64", f"lshr i64 {record.text}, 3")
-    delta = out.load("i64", "%h", HART["pc_delta"].offset)
-    out.store(out.op("i64", f"add i64 {scaled.text}, {delta.text}"), "i64", "%h", HART["pc"].offset)
-    limit = out.load("i64", "%h", HART["limit"].offset, atomic="monotonic")
-    out.branch(out.op("i1", f"icmp sle i64 %budget, {limit.text}"), "look", "go")
-    out.lines.append("look:")
-    out.terminated = False
-    tail_call(out, "@attend", "%rec", "%budget")
-    out.lines.append("go:")
-    out.terminated = False
-    tail_call(out, "@enter", "%rec", "%budget")
+    look_up(out, record_pc(out, "%rec"), "%budget", "%rec")
     return handler_type("@page_end", out.body())
 
 

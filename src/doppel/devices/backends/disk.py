@@ -30,6 +30,8 @@ _CLUSTER_SIZE = 65536
 _ZEROES = bytes(1 << 20)
 
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+_fallocate = ctypes.CDLL(None).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def _length(buffers: Buffers) -> int:
@@ -61,12 +63,7 @@ def _transfer(call: Callable[[int, Buffers, int], int], fd: int, offset: int, bu
 
 def _punch_hole(fd: int, offset: int, length: int) -> bool:
     """Make a range of a file read as zeroes and take no room; False if this host or file system cannot."""
-    try:
-        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-    except AttributeError:
-        return False
-    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return bool(fallocate(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length) == 0)
+    return bool(_fallocate(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length) == 0)
 
 
 def _write_zeroes(fd: int, offset: int, length: int) -> None:

@@ -110,8 +110,8 @@ def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
 def code_page_ready(h: Hart, page: Pointer) -> bool:
     """Whether every store to a decoded page is noticed by now.
 
-    Another hart's TLB may still let stores pass until it has flushed, as it does at its next block end and before
-    it executes anything after it has waited or was outside native code.
+    Another hart's TLB may still let stores pass until it has flushed, as it does at its next block end and
+    before it executes anything after it has waited or was outside native code.
     """
     if read(page, CODE_PAGE.ready, 8) != 0:
         return True

@@ -26,7 +26,7 @@ from doppel.translate.pointers import (
 )
 from doppel.translate.records import decode_record
 
-__all__ = ["decode_in_page", "fetch", "fetch_alone", "instruction_bits"]
+__all__ = ["decode_in_page", "fetch", "fetch_straddling", "instruction_bits"]
 
 NOT_IN_PAGE = 1 << 20
 # The scratch record behind the three that are executed.
@@ -73,13 +73,30 @@ def fetch_alone(h: Hart, pc: Word) -> Pointer:
     bits = fetch_half(h, pc)
     if bits & 3 == 3:
         bits = bits | fetch_half(h, pc + 2) << 16
+    return place_alone(h, pc, bits)
+
+
+def place_alone(h: Hart, pc: Word, bits: Word) -> Pointer:
+    """The scratch record for an instruction; it is decoded again only if it is another one than last time."""
     scratch = address_of(h, "scratch")
-    h.scratch_bits = bits
-    decode_record(h, scratch, bits, Word(NOT_IN_PAGE))
-    write_pointer(scratch, RECORD.size, symbol("page_end"))
-    write_pointer(scratch, RECORD.size * 2, symbol("page_end"))
+    if bits != h.scratch_bits:
+        h.scratch_bits = bits
+        decode_record(h, scratch, bits, Word(NOT_IN_PAGE))
+        write_pointer(scratch, RECORD.size, symbol("page_end"))
+        write_pointer(scratch, RECORD.size * 2, symbol("page_end"))
     h.pc_delta = pc - (pointer_bits(scratch) >> 3)
     return scratch
+
+
+def fetch_straddling(h: Hart, record: Pointer, pc: Word) -> Pointer:
+    """A record for the instruction that begins in the last two bytes of the page that holds ``record``."""
+    low = read(read_pointer(page_of(h, record), CODE_PAGE.host), 4094, 2)
+    behind = pc + 2
+    slot = offset(h.itlb_view, (behind >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
+    if read(slot, ITLB.tag, 8) == behind:
+        next_page = read_pointer(read_pointer(slot, ITLB.records), CODE_PAGE.host)
+        return place_alone(h, pc, low | read(next_page, 0, 2) << 16)
+    return place_alone(h, pc, low | fetch_half(h, behind) << 16)
 
 
 def page_of(h: Hart, record: Pointer) -> Pointer:

@@ -21,6 +21,10 @@ __all__ = ["Entry", "read_entries"]
 _DIRENT = struct.Struct("<QqHB")
 _BUFFER_SIZE = 32768
 
+_getdents64 = ctypes.CDLL(None, use_errno=True).getdents64
+_getdents64.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+_getdents64.restype = ctypes.c_ssize_t
+
 
 class Entry(NamedTuple):
     """``following`` is the position to go on from; ``type`` is a DT_ constant, as in ``dirent.h``."""
@@ -35,11 +39,8 @@ def read_entries(descriptor: int, position: int) -> Iterator[Entry]:
     """Entries of an open directory from ``position`` on, 0 for the first; OSError as the host says."""
     os.lseek(descriptor, position, os.SEEK_SET)
     buffer = ctypes.create_string_buffer(_BUFFER_SIZE)
-    getdents64 = ctypes.CDLL(None, use_errno=True).getdents64
-    getdents64.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-    getdents64.restype = ctypes.c_ssize_t
     while True:
-        length = getdents64(descriptor, buffer, _BUFFER_SIZE)
+        length = _getdents64(descriptor, buffer, _BUFFER_SIZE)
         if length < 0:
             raise fail(ctypes.get_errno() or errno.EIO)
         if not length:

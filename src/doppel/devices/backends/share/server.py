@@ -41,6 +41,8 @@ MIN_MESSAGE = 4096
 MAX_FIDS = 16384
 MAX_OPEN_FILES = 256
 _MAX_REQUEST = 65536
+# Read at once of every request: all of it, but for data and very long names.
+_FRONT = 512
 _MAX_WALK = 16
 _MAX_PIECES = 1024
 
@@ -146,24 +148,26 @@ class ShareServer:
         Raises:
             BadMessage: there is no request, or no room for an answer.
         """
-        header = message.read(0, HEADER.size)
-        if len(header) < HEADER.size or message.writable_length < HEADER.size + _VALUE.size:
+        front = message.read(0, _FRONT)
+        if len(front) < HEADER.size or message.writable_length < HEADER.size + _VALUE.size:
             raise BadMessage("a 9P request without header or without room for its answer")
-        size, kind, tag = HEADER.unpack(header)
+        size, kind, tag = HEADER.unpack_from(front)
         try:
             if kind == Type.READ:
-                return self._read(message, tag)
+                return self._read(message, front, tag)
             if kind == Type.WRITE:
-                body = self._write(message)
+                body = self._write(message, front)
             elif kind == Type.READDIR:
-                body = self._readdir(message)
+                body = self._readdir(message, front)
             else:
                 handler = self._handlers.get(kind)
                 if handler is None:
                     raise fail(errno.EOPNOTSUPP)
                 if not HEADER.size <= size <= _MAX_REQUEST:
                     raise fail(errno.EMSGSIZE)
-                body = handler(Reader(message.read(HEADER.size, size - HEADER.size)))
+                if size > _FRONT:
+                    front = message.read(0, size)
+                body = handler(Reader(front[HEADER.size : size]))
             if HEADER.size + len(body) > message.writable_length:
                 raise fail(errno.EMSGSIZE)
         except OSError as error:
@@ -352,24 +356,24 @@ class ShareServer:
         self._set_file(fid, file, host)
         return self._qid(self._status(fid)) + _VALUE.pack(0)
 
-    def _read(self, message: Message, tag: int) -> int:
-        number, offset, count = Reader(message.read(HEADER.size, _ACCESS.size)).take(_ACCESS)
+    def _read(self, message: Message, front: bytes, tag: int) -> int:
+        number, offset, count = Reader(front[HEADER.size :]).take(_ACCESS)
         file = self._opened(number)
         count = min(count, self._message_size - _READ_HEADER, message.writable_length - _READ_HEADER)
         done = _transfer(os.preadv, file, offset, message.writable_segments(_READ_HEADER, count))
         message.write(0, HEADER.pack(_READ_HEADER + done, Type.READ + 1, tag) + _VALUE.pack(done))
         return _READ_HEADER + done
 
-    def _write(self, message: Message) -> bytes:
-        number, offset, count = Reader(message.read(HEADER.size, _ACCESS.size)).take(_ACCESS)
+    def _write(self, message: Message, front: bytes) -> bytes:
+        number, offset, count = Reader(front[HEADER.size :]).take(_ACCESS)
         file = self._opened(number)
         if count > self._message_size:
             raise fail(errno.EMSGSIZE)
         done = _transfer(os.pwritev, file, offset, message.readable_segments(_WRITE_HEADER, count))
         return _VALUE.pack(done)
 
-    def _readdir(self, message: Message) -> bytes:
-        number, position, count = Reader(message.read(HEADER.size, _ACCESS.size)).take(_ACCESS)
+    def _readdir(self, message: Message, front: bytes) -> bytes:
+        number, position, count = Reader(front[HEADER.size :]).take(_ACCESS)
         fid = self._get(number)
         file = self._opened(number)
         room = min(count, self._message_size - _READ_HEADER, message.writable_length - _READ_HEADER)

@@ -1,18 +1,16 @@
-"""Throughput of the virtio block device from and to the page cache, without any guest: the device alone.
-
-Run with: python benchmarks/devices_blk.py [MiB]. Prints one line per kind and size of request.
-"""
+"""Throughput of the virtio block device from and to the page cache, without any guest: the device alone."""
 
 from __future__ import annotations
 
+import os
 import struct
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from threading import RLock
 
+from benchmarks.measure import DOPPEL, Benchmark, BenchmarkError, Measured, Metric, Settings
 from doppel.devices.backends.disk import Disk, RawDisk, SnapshotDisk
 from doppel.devices.devicetree import DeviceTreeNode
 from doppel.devices.virtio.blk import VirtioBlk
@@ -22,6 +20,8 @@ from doppel.memory.frames import FramePool
 from doppel.memory.pager import ZeroPager
 from doppel.memory.view import GuestMemory
 
+__all__ = ["BLOCK_DEVICE"]
+
 RAM_BASE = 0x8000_0000
 RAM_SIZE = 64 << 20
 RING = RAM_BASE
@@ -30,6 +30,9 @@ BUFFER = RAM_BASE + 0x100_0000
 QUEUE_SIZE = 256
 FEATURES = 1 << 9 | 1 << 28 | 1 << 29 | 1 << 32
 MIB = 1 << 20
+KIB = 1 << 10
+IMAGE_SIZE = 128 * MIB
+T_IN, T_OUT = 0, 1
 
 
 class Unconnected:
@@ -54,7 +57,7 @@ def guest_memory() -> Iterator[GuestMemory]:
         pool.close()
 
 
-class Bench:
+class Driver:
     """A driver that has one request under way at a time, through an indirect table as Linux does it."""
 
     def __init__(self, memory: GuestMemory, disk: Disk) -> None:
@@ -99,45 +102,88 @@ class Bench:
         self.write(0x050, 0)
 
     def run(self, kind: int, total: int, length: int, piece: int) -> float:
-        """Bytes per second, reading or writing ``total`` bytes sequentially."""
-        entries = self.table(length, piece, write=kind == 1)
+        """Bytes per second, reading or writing ``total`` bytes in requests of ``length`` bytes."""
+        entries = self.table(length, piece, write=kind == T_OUT)
         started = time.perf_counter()
         for offset in range(0, total, length):
             self.request(kind, offset // 512, entries)
         seconds = time.perf_counter() - started
         if self.memory.read(TABLES + 0xF800, 1) != b"\0" or self.device.failure:
-            raise SystemExit(f"the request failed: {self.device.failure}")
+            raise BenchmarkError(f"a request to the block device failed: {self.device.failure}")
         return total / seconds
 
 
-def measure(title: str, bench: Bench, total: int) -> None:
-    for kind, verb in ((0, "read"), (1, "write")):
-        for length, piece in (
-            (4096, 4096),
-            (128 << 10, 4096),
-            (128 << 10, 128 << 10),
-            (MIB, 8192),
-            (MIB, MIB),
-        ):
-            amount = min(total, 16 * MIB) if length == 4096 else total
-            rate = max(bench.run(kind, amount, length, piece) for _ in range(3))
-            size = f"{length >> 10:5} KiB in pieces of {piece >> 10:4} KiB"
-            print(f"{title:9} {verb:5} {size}: {rate / MIB:8.0f} MiB/s")
+@dataclass(frozen=True)
+class _Pattern:
+    """Requests of one kind; ``piece`` is the length of their memory's pieces, in bytes."""
+
+    key: str
+    title: str
+    kind: int
+    length: int
+    piece: int
 
 
-def main() -> None:
-    total = (int(sys.argv[1]) if len(sys.argv) > 1 else 128) * MIB
-    with tempfile.NamedTemporaryFile(suffix=".img") as image, guest_memory() as memory:
-        for _ in range(total // MIB):
-            image.write(b"doppel.." * (MIB // 8))
-        image.flush()
-        disk = RawDisk(image.name)
-        measure("raw", Bench(memory, disk), total)
-        disk.close()
-        snapshot = SnapshotDisk(RawDisk(image.name, readonly=True))
-        measure("snapshot", Bench(memory, snapshot), total)
+PATTERNS = (
+    _Pattern("read-4k", "read, 4 KiB a request", T_IN, 4 * KIB, 4 * KIB),
+    _Pattern("read-128k", "read, 128 KiB in scattered pages", T_IN, 128 * KIB, 4 * KIB),
+    _Pattern("read-1m", "read, 1 MiB in one piece", T_IN, MIB, MIB),
+    _Pattern("write-128k", "write, 128 KiB in scattered pages", T_OUT, 128 * KIB, 4 * KIB),
+    _Pattern("write-1m", "write, 1 MiB in one piece", T_OUT, MIB, MIB),
+)
+
+
+@dataclass(frozen=True)
+class _Device:
+    drivers: dict[str, Driver]
+    total: int
+    name: str = DOPPEL
+
+    def measure(self) -> Measured:
+        return {
+            f"{disk}-{pattern.key}": driver.run(
+                pattern.kind,
+                # Small requests take longer and need no more repetition to be timed.
+                self.total if pattern.length > 4 * KIB else max(MIB, self.total // 8),
+                pattern.length,
+                pattern.piece,
+            )
+            / 1e6
+            for disk, driver in self.drivers.items()
+            for pattern in PATTERNS
+        }
+
+
+@contextmanager
+def _subjects(settings: Settings) -> Iterator[Sequence[_Device]]:
+    path = settings.folder / "block-device.img"
+    total = max(MIB, settings.scaled(IMAGE_SIZE) // MIB * MIB)
+    _write(path, total)
+    raw = RawDisk(path)
+    snapshot = SnapshotDisk(RawDisk(path, readonly=True))
+    try:
+        with guest_memory() as first, guest_memory() as second:
+            yield [_Device({"raw": Driver(first, raw), "snapshot": Driver(second, snapshot)}, total)]
+    finally:
+        raw.close()
         snapshot.close()
+        path.unlink()
 
 
-if __name__ == "__main__":
-    main()
+def _write(path: Path, size: int) -> None:
+    block = os.urandom(MIB)
+    with path.open("wb") as file:
+        for _ in range(size // MIB):
+            file.write(block)
+
+
+BLOCK_DEVICE = Benchmark(
+    "block-device",
+    "virtio-blk without a guest: the device alone, from and to the page cache",
+    tuple(
+        Metric(f"{disk}-{pattern.key}", f"{disk}: {pattern.title}", "MB/s", "higher")
+        for disk in ("raw", "snapshot")
+        for pattern in PATTERNS
+    ),
+    _subjects,
+)

@@ -1,0 +1,87 @@
+"""Resident memory at the shell's prompt, without the guest's own pages.
+
+The kernel's account of a process (``/proc/PID/smaps``) has the guest's memory as one mapping as large as the machine's
+memory; a page of it is resident once somebody has touched it. What is resident besides is the machine's own cost.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.debian import MEMORY, PROMPT, Starter, starters
+from benchmarks.measure import Benchmark, BenchmarkError, Measured, Metric, Settings
+
+__all__ = ["MEMORY_USE", "resident"]
+
+SETTLE_SECONDS = 1.0
+PROMISE_MIB = 150.0
+_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
+
+
+def resident(smaps: str, guest_bytes: int) -> dict[str, float]:
+    """MiB resident: in all, of the guest's memory, besides it, and that with shared pages in proportion.
+
+    Raises:
+        BenchmarkError: the guest's memory is not to be found.
+    """
+    totals = {"Rss": 0, "Pss": 0}
+    guest = {"Rss": 0, "Pss": 0}
+    found = in_guest = False
+    for line in smaps.splitlines():
+        if header := _HEADER.match(line):
+            in_guest = int(header[2], 16) - int(header[1], 16) == guest_bytes
+            found = found or in_guest
+            continue
+        key, _, rest = line.partition(":")
+        if key in totals:
+            kib = int(rest.split()[0])
+            totals[key] += kib
+            if in_guest:
+                guest[key] += kib
+    if not found:
+        raise BenchmarkError("the guest's memory is no mapping of its own")
+    return {
+        "total": totals["Rss"] / 1024,
+        "guest": guest["Rss"] / 1024,
+        "besides": (totals["Rss"] - guest["Rss"]) / 1024,
+        "share": (totals["Pss"] - guest["Pss"]) / 1024,
+    }
+
+
+@dataclass(frozen=True)
+class _Memory:
+    starter: Starter
+
+    @property
+    def name(self) -> str:
+        return self.starter.name
+
+    def measure(self) -> Measured:
+        with self.starter.start() as process:
+            process.wait_for(PROMPT)
+            time.sleep(SETTLE_SECONDS)
+            return resident(Path(f"/proc/{process.pid}/smaps").read_text(), MEMORY << 20)
+
+
+@contextmanager
+def _subjects(settings: Settings) -> Iterator[Sequence[_Memory]]:
+    yield [_Memory(starter) for starter in starters(settings, doppel_options=[], peer_options=[])]
+
+
+MEMORY_USE = Benchmark(
+    "memory",
+    "Resident memory at the shell's prompt, one hart, 512 MiB",
+    (
+        Metric("besides", "besides guest pages touched", "MiB", "lower", promise=PROMISE_MIB),
+        Metric("share", "the same, shared pages in proportion", "MiB", "lower"),
+        Metric("guest", "guest pages touched", "MiB", "lower"),
+        Metric("total", "in all", "MiB", "lower"),
+    ),
+    _subjects,
+    warm_up=False,
+)

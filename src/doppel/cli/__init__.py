@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from doppel.errors import DoppelError
 
-__all__ = ["main"]
+__all__ = ["complain", "flush_output", "main"]
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -23,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Status 2: bad input, with one line on stderr that says what to do. 128 + n: ended by signal n.
     """
+    _fill_standard_descriptors()
     try:
         from doppel.cli.app import dispatch
 
         status = dispatch(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        flush_output()
         return status
     except DoppelError as error:
         complain(str(error))
@@ -37,10 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Have 0, 1 and 2 open, or the next file opened, a disk image perhaps, becomes the console."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is this one.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def complain(message: str) -> None:
     """Say something on stderr, in one line."""
-    print(f"doppel: {' '.join(message.split())}", file=sys.stderr)
+    # A process may be started without stderr, or without stdout: then Python has None there.
+    if sys.stderr is not None:
+        print(f"doppel: {' '.join(message.split())}", file=sys.stderr)
+
+
+def flush_output() -> None:
+    """Have everything printed so far written."""
+    if sys.stdout is not None:
+        sys.stdout.flush()

@@ -256,7 +256,7 @@ def conformance(
     jobs:
         How many to run at a time; 0: one for each of this host's processors.
     write:
-        File for the results as a Markdown table.
+        File for the results as Markdown tables.
     """
     from doppel.cli import conformance as implementation
 

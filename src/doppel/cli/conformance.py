@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from doppel.cli.tables import print_table
-from doppel.conformance.report import markdown_table, summary
+from doppel.conformance.report import markdown_report, summary
 from doppel.conformance.runner import Result, Verdict
 from doppel.conformance.suite import find_tests, run_suite
 from doppel.errors import DoppelError
@@ -30,7 +30,7 @@ def conformance(folder: Path, jobs: int, write: Path | None) -> int:
     print(summary(results))
     if write is not None:
         try:
-            write.write_text(markdown_table(results), "utf-8")
+            write.write_text(markdown_report(results), "utf-8")
         except OSError as error:
             raise DoppelError(
                 f"the table cannot be written to {write}: {error.strerror}", "give another file to --write"

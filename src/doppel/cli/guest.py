@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from doppel.cli.images import prepare_guest
-from doppel.cli.terminal import size
+from doppel.cli.terminal import STDIN, is_terminal, size
 from doppel.errors import DoppelError
 from doppel.guests.catalog import GUESTS, GuestFiles
 from doppel.guests.debian import Source
@@ -110,9 +109,9 @@ def _choose_firmware(options: GuestOptions, kernel: Kernel) -> Path | str | None
 def _orders(command: str | None) -> list[str]:
     """For doppel's own init: what to run, and what terminal its console is on."""
     words = [] if command is None else ["quiet", run_argument(command)]
-    if sys.stdin.isatty():
+    if is_terminal(STDIN):
         words.append(f"doppel.term={_terminal_name()}")
-        if (fits := size(sys.stdin.fileno())) is not None:
+        if (fits := size(STDIN)) is not None:
             words.append(f"doppel.size={fits[0]}x{fits[1]}")
     return words
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import Queue
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from doppel.cli import complain
+from doppel.cli import complain, flush_output
 from doppel.cli.guest import GuestOptions, choose_guest
 from doppel.cli.options import parse_disk, parse_network, parse_share, parse_size
 from doppel.cli.progress import announced_engine
 from doppel.cli.summary import detail_lines, summary_line
-from doppel.cli.terminal import RawMode, Terminated, signals_as_exceptions
+from doppel.cli.terminal import STDIN, STDOUT, RawMode, Terminated, is_terminal, signals_as_exceptions
 from doppel.errors import DoppelError
 
 if TYPE_CHECKING:
@@ -81,11 +80,11 @@ def _run(options: RunOptions) -> int:
             from doppel.cli.session import ConsoleSession
             from doppel.machine import Machine
 
-            terminal = RawMode(sys.stdin.fileno())
+            terminal = RawMode(STDIN)
             events: Queue[Key | Outcome] = Queue()
             console = TerminalConsole(
-                sys.stdin.fileno(),
-                sys.stdout.fileno(),
+                STDIN,
+                STDOUT,
                 events.put if terminal.possible else None,
                 plain_lines=_plain_lines(terminal, options.guest.command),
             )
@@ -103,7 +102,11 @@ def _run(options: RunOptions) -> int:
         with machine:
             machine.boot(guest.kernel, guest.initrd, guest.append)
             session = ConsoleSession(machine, console, terminal, events, guest.kernel.symbols)
-            return _interact(session, machine, terminal, options)
+            try:
+                return _interact(session, machine, terminal, options)
+            finally:
+                if console.lost:
+                    complain(f"{console.lost} bytes of output were lost: nobody read them in time")
 
 
 def _plain_lines(terminal: RawMode, command: str | None) -> bool:
@@ -111,7 +114,7 @@ def _plain_lines(terminal: RawMode, command: str | None) -> bool:
 
     The host's terminal adds its own unless it is raw, and a file with a command's output should have none.
     """
-    return not terminal.possible if sys.stdout.isatty() else command is not None
+    return not terminal.possible if is_terminal(STDOUT) else command is not None
 
 
 def _kept(stack: ExitStack, resource: Resource) -> Resource:
@@ -134,7 +137,7 @@ def _interact(session: ConsoleSession, machine: Machine, terminal: RawMode, opti
                 # Its last output belongs on the terminal as it is now.
                 machine.close()
     finally:
-        sys.stdout.flush()
+        flush_output()
         if message:
             complain(message)
         complain(summary_line(machine.statistics))

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["RawMode", "Terminated", "signals_as_exceptions", "size"]
+__all__ = ["STDIN", "STDOUT", "RawMode", "Terminated", "is_terminal", "signals_as_exceptions", "size"]
 
+STDIN, STDOUT = 0, 1
 _FATAL = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Indices of tcgetattr's list.
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
@@ -53,6 +54,14 @@ def signals_as_exceptions() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def is_terminal(fd: int) -> bool:
+    """Whether the descriptor is open, and a terminal."""
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
 def size(fd: int) -> tuple[int, int] | None:
     """Rows and columns of the terminal, or None if it is none or does not know."""
     try:
@@ -73,7 +82,7 @@ class RawMode:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._on = False
-        self._original: Attributes | None = termios.tcgetattr(fd) if os.isatty(fd) else None
+        self._original: Attributes | None = termios.tcgetattr(fd) if is_terminal(fd) else None
         self._handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     @property

@@ -16,7 +16,13 @@ from doppel.isa.primitives import AmoOperation
 from doppel.isa.privileged.constants import Access, Cause, Mode
 from doppel.isa.privileged.pmp import pmp_allows
 from doppel.isa.privileged.translation import access_fault, data_mode, translate
-from doppel.isa.privileged.trap import interrupts_pending, pending_interrupt, take_trap, update_timers
+from doppel.isa.privileged.trap import (
+    NO_RESERVATION,
+    interrupts_pending,
+    pending_interrupt,
+    take_trap,
+    update_timers,
+)
 from doppel.isa.rv_zicbo import BLOCK_SIZE
 from doppel.isa.state import ARCHITECTURAL_STATE, SINK
 from doppel.isa.words import MASK64, Trap, Word, sext, signed_lt
@@ -24,7 +30,6 @@ from doppel.isa.words import MASK64, Trap, Word, sext, signed_lt
 __all__ = ["HartModel", "ModelMemory"]
 
 PAGE_SIZE = 4096
-NO_RESERVATION = Word(MASK64)
 
 _AMO: dict[AmoOperation, Callable[[Word, Word], Word]] = {
     "swap": lambda old, value: value,
@@ -230,11 +235,11 @@ class HartModel:
         """Store if the address is reserved and still holds what was loaded."""
         if address & (size - 1):
             raise Trap(Cause.STORE_MISALIGNED, address)
+        ((physical, _),) = self._pieces(Word(address), size, Access.STORE, data_mode(self))
         reserved = self.reserved_address == address
-        self.reserved_address = NO_RESERVATION
+        self.reserved_address = Word(NO_RESERVATION)
         if not reserved:
             return Word(1)
-        ((physical, _),) = self._pieces(Word(address), size, Access.STORE, data_mode(self))
         if self.memory.read(physical, size) != self.reserved_value & ((1 << 8 * size) - 1):
             return Word(1)
         self.memory.write(physical, size, value)

@@ -20,7 +20,9 @@ from doppel.translate.exits import Request
 
 __all__ = ["Turns"]
 
-SLICE = 1_000_000
+# Instructions of a turn. A hart that waits for another one wastes up to a whole turn of its own.
+SLICE = 10_000
+SLICE_ALONE = 1_000_000
 _STI, _MTI = 1 << Interrupt.STI, 1 << Interrupt.MTI
 
 
@@ -40,6 +42,7 @@ class Turns(Execution):
         self._clock = clock
         self._alarm = alarm
         self._lock = lock
+        self._slice = SLICE if len(harts) > 1 else SLICE_ALONE
         self._turn = 0
         self._slice_end: int | None = None
         self._idle = [False] * len(harts)
@@ -68,10 +71,11 @@ class Turns(Execution):
         """Up to the end of the hart's slice; False if the machine is to halt before."""
         state, counts = hart.state, self.handler.counts[hart.index]
         if self._slice_end is None:
-            self._slice_end = state.spent + SLICE
+            self._slice_end = state.spent + self._slice
         self._idle[hart.index] = False
         while (left := self._slice_end - state.spent) > 0:
-            exit = hart.run(left)
+            # A few instructions more, up to the end of a block, are the same ones every time.
+            exit = hart.run(left, exact=False)
             counts[exit.reason] += 1
             if exit.reason is ExitReason.DEVICE:
                 self.handler.device(hart, exit)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
+from array import array
 from collections.abc import Iterator
 
 from doppel.memory.entry import FRAME_MASK, PAGE_SIZE, Entry
@@ -38,31 +40,52 @@ class FMap:
 
     def add_memory(self, first: int, pages: int) -> None:
         """Declare guest pages to be memory, without frames yet."""
-        for page in range(first, first + pages):
-            self._entries[page] = Entry.MEMORY
+        blank = memoryview(Entry.MEMORY.to_bytes(8, sys.byteorder) * pages).cast("Q")
+        self._entries[first : first + pages] = blank
         self.memory.append(MemoryRange(first, pages))
 
     def map(self, page: int, frame: int, pages: int = 1, *, writable: bool = True) -> None:
-        """Give guest pages the frames from offset ``frame`` up."""
+        """Give guest pages the frames from offset ``frame`` up; the engine must hold no code of them."""
         flags = Entry.MEMORY | Entry.PRESENT | (Entry.WRITABLE if writable else 0)
-        for index in range(pages):
-            self._entries[page + index] = frame + index * PAGE_SIZE | flags
+        frames = range(frame | flags, (frame | flags) + pages * PAGE_SIZE, PAGE_SIZE)
+        self._entries[page : page + pages] = array("Q", frames)
 
     def unmap(self, page: int) -> None:
         """Take a guest page's frame away; the caller flushes the harts' TLBs."""
         self._entries[page] = Entry.MEMORY
 
+    def run_without_frames(self, page: int, start: int, end: int) -> tuple[int, int]:
+        """The longest run of pages around ``page``, in ``start`` to ``end``, that are memory without frames.
+
+        Raises:
+            ValueError: the page itself is not such a page.
+        """
+        end = min(end, self.pages)
+        states = self._entries[start:end].tolist()
+        if states[page - start] != Entry.MEMORY:
+            raise ValueError(f"guest page {page:#x} is not waiting for a frame")
+        first = last = page - start
+        while first > 0 and states[first - 1] == Entry.MEMORY:
+            first -= 1
+        while last + 1 < len(states) and states[last + 1] == Entry.MEMORY:
+            last += 1
+        return start + first, start + last + 1
+
     def is_memory(self, page: int) -> bool:
         """Whether the guest page is memory, with a frame or without."""
-        return page < self.pages and bool(self._entries[page] & Entry.MEMORY)
+        return 0 <= page < self.pages and bool(self._entries[page] & Entry.MEMORY)
 
     def is_present(self, page: int) -> bool:
         """Whether the guest page has a frame."""
-        return page < self.pages and bool(self._entries[page] & Entry.PRESENT)
+        return 0 <= page < self.pages and bool(self._entries[page] & Entry.PRESENT)
 
     def has_code(self, page: int) -> bool:
         """Whether the engine holds decoded instructions of the page."""
         return bool(self._entries[page] & Entry.CODE)
+
+    def forget_code(self, page: int) -> None:
+        """Say that the engine holds no decoded instructions of the page any more."""
+        self._entries[page] &= ~Entry.CODE
 
     def frame(self, page: int) -> int:
         """The arena offset of a present page."""

@@ -31,17 +31,22 @@ class FramePool:
                 f"the host cannot reserve {self.size >> 20} MiB of memory ({error})",
                 "give the machine less memory",
             ) from error
+        if hasattr(mmap, "MADV_DONTDUMP"):
+            # Keeps guests' memory out of core dumps, and the arena a mapping of its own for who looks at it.
+            self._map.madvise(mmap.MADV_DONTDUMP)
         self._anchor = ctypes.c_uint8.from_buffer(self._map)
         self.address = ctypes.addressof(self._anchor)
         self.view = memoryview(self._map)
         self._free: list[tuple[int, int]] = [(0, self.size)]
 
     def allocate(self, frames: int) -> int:
-        """A run of zeroed frames; the offset of its first.
+        """A run of zeroed frames, one at least; the offset of its first.
 
         Raises:
             MemoryError: no run of that length is free.
         """
+        if frames < 1:
+            raise ValueError(f"{frames} frames")
         wanted = frames * PAGE_SIZE
         for index, (start, end) in enumerate(self._free):
             if end - start >= wanted:
@@ -53,8 +58,15 @@ class FramePool:
         raise MemoryError(f"no {frames} contiguous frames are free")
 
     def release(self, offset: int, frames: int) -> None:
-        """Give frames back; their contents are gone and the host gets its memory back."""
+        """Give frames back; their contents are gone and the host gets its memory back.
+
+        Raises:
+            ValueError: they are not frames that were handed out.
+        """
         start, end = offset, offset + frames * PAGE_SIZE
+        inside = 0 <= start < end <= self.size and start % PAGE_SIZE == 0
+        if not inside or any(low < end and start < high for low, high in self._free):
+            raise ValueError(f"{frames} frames at {offset:#x} are not in use")
         self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
         insort(self._free, (start, end))
         merged: list[tuple[int, int]] = []

@@ -37,20 +37,23 @@ class ZeroPager:
         self.faults = 0
 
     def fault(self, page: int) -> None:
-        """Map the cluster around the page, as far as it is memory and has no frames yet."""
-        self.faults += 1
-        first = page - page % CLUSTER_PAGES
-        last = first + CLUSTER_PAGES
-        while first < page and not self._wanted(range(first, page)):
-            first += 1
-        while last > page + 1 and not self._wanted(range(page, last)):
-            last -= 1
-        frame = self._pool.allocate(last - first)
-        self._runs.append((first, frame, last - first))
-        self._fmap.map(first, frame, last - first)
+        """Map the cluster around the page, as far as it is memory and has no frames yet.
 
-    def _wanted(self, pages: range) -> bool:
-        return all(self._fmap.is_memory(p) and not self._fmap.is_present(p) for p in pages)
+        A page that has a frame already is left as it is: several harts may fault on it at once.
+        """
+        if self._fmap.is_present(page):
+            return
+        self.faults += 1
+        start = page - page % CLUSTER_PAGES
+        first, end = self._fmap.run_without_frames(page, start, start + CLUSTER_PAGES)
+        try:
+            frame = self._pool.allocate(end - first)
+        except MemoryError:
+            # One frame may be left where a whole run is not.
+            first, end = page, page + 1
+            frame = self._pool.allocate(1)
+        self._runs.append((first, frame, end - first))
+        self._fmap.map(first, frame, end - first)
 
     def release(self) -> None:
         """Give all frames back; the pages are memory without frames again. No hart may be running."""

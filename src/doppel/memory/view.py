@@ -52,11 +52,13 @@ class GuestMemory:
 
         Raises:
             GuestAddressError: part of the range is not memory.
+            MemoryError: the pager has no frame for a page of it.
         """
-        if length <= 0:
-            if length < 0:
-                raise GuestAddressError(address, length)
+        if length == 0:
             return []
+        # The end first: a length that a guest made up must not cost a walk through all of memory.
+        if length < 0 or not self._fmap.is_memory(address + length - 1 >> PAGE_SHIFT):
+            raise GuestAddressError(address, length)
         pieces: list[memoryview] = []
         start = end = -1
         at, left = address, length
@@ -80,7 +82,7 @@ class GuestMemory:
     def _frame(self, page: int, address: int, length: int) -> int:
         fmap = self._fmap
         if not fmap.is_present(page):
-            if page < 0 or not fmap.is_memory(page):
+            if not fmap.is_memory(page):
                 raise GuestAddressError(address, length)
             self._pager.fault(page)
         return fmap.frame(page)

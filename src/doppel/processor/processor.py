@@ -116,9 +116,9 @@ class Processor:
 
     def discard_code(self) -> None:
         """Forget all decoded code. No hart may be running."""
-        for page, frame in self._fmap.frames():
+        for page, _ in self._fmap.frames():
             if self._fmap.has_code(page):
-                self._fmap.map(page, frame)
+                self._fmap.forget_code(page)
         ctypes.memset(self._state.code_table, 0, self._fmap.pages * 8)
         self._state.code_used = 0
         self._state.code_free = 0

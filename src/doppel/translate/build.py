@@ -43,6 +43,7 @@ def _target_machine() -> Any:
     )
 
 
+@functools.cache
 def object_key() -> str:
     """A name for the object: everything its content depends on."""
     digest = hashlib.sha256()

@@ -47,8 +47,10 @@ class CharacterBackend(ABC):
         """Input for the guest, from any thread; never waits."""
         with self._changed:
             self._input += data
-        if self._wake is not None:
-            self._wake()
+        # Another thread may be closing this.
+        wake = self._wake
+        if wake is not None:
+            wake()
 
     def read(self, limit: int) -> bytes:
         """Take up to ``limit`` bytes of input."""

@@ -30,6 +30,8 @@ _CONFIGURATION = struct.Struct("<QIIHBBIBBHIBBHIIIIIB3x")
 
 _QUEUE_SIZE = 256
 _ID_LENGTH = 20
+# Drivers send a few MiB at a time, boot loaders sometimes a whole kernel.
+_MAX_TRANSFER = 256 << 20
 # Ranges of a discard or write-zeroes request. Zeroes may have to be written out: keep one request below 32
 # MiB.
 _MAX_RANGES = 16
@@ -135,16 +137,21 @@ class VirtioBlk(VirtioDevice):
             raise _RequestError(S_IOERR)
         return offset
 
+    def _transfer(self, sector: int, length: int) -> int:
+        if length > _MAX_TRANSFER:
+            raise _RequestError(S_IOERR)
+        return self._range(sector, length)
+
     def _read(self, chain: Chain, sector: int) -> int:
         length = chain.writable_length - 1
-        offset = self._range(sector, length)
+        offset = self._transfer(sector, length)
         if length:
             self.disk.readv(offset, chain.writable_segments(0, length))
         return length
 
     def _write(self, chain: Chain, sector: int) -> int:
         length = chain.readable_length - _HEADER.size
-        offset = self._range(sector, length)
+        offset = self._transfer(sector, length)
         self._refuse_if_readonly()
         if length:
             self.disk.writev(offset, chain.readable_segments(_HEADER.size, length))

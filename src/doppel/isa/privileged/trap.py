@@ -19,6 +19,7 @@ __all__ = [
 
 INTERRUPT = 1 << 63
 NO_INTERRUPT = 0
+NO_RESERVATION = (1 << 64) - 1
 STI, MTI = 1 << Interrupt.STI, 1 << Interrupt.MTI
 
 
@@ -75,7 +76,11 @@ def delegated(h: Hart, cause: Word) -> bool:
 
 
 def take_trap(h: Hart, cause: Word, value: Word) -> None:
-    """Enter the trap handler; ``h.pc`` is the address that goes to the exception pc."""
+    """Enter the trap handler; ``h.pc`` is the address that goes to the exception pc.
+
+    A reservation does not survive: what runs next must not complete somebody else's LR/SC pair.
+    """
+    h.reserved_address = Word(NO_RESERVATION)
     vectored = Word(0)
     if cause & INTERRUPT != 0:
         vectored = (cause & 63) << 2

@@ -65,7 +65,9 @@ def physical_load(h: Hart, address: Word, cause: Word, value: Word) -> Word:
 
 def physical_compare_exchange(h: Hart, address: Word, expected: Word, value: Word) -> bool:
     """Set A and D bits if the entry is still what the walk read."""
-    return compare_exchange(frame_pointer(h, address, Word(8), Word(Access.STORE)), 0, 8, expected, value)
+    stored = compare_exchange(frame_pointer(h, address, Word(8), Word(Access.STORE)), 0, 8, expected, value)
+    note_store(h, address, Word(8))
+    return stored
 
 
 def data_pointer(h: Hart, address: Word, access: Word, size: Word, value: Word, device: bool) -> Pointer:
@@ -126,11 +128,16 @@ def load_slow(h: Hart, address: Word, size: int) -> Word:
         h.reply = Reply.NONE
         return h.reply_value
     if crosses(address, size):
+        first = 4096 - (address & 0xFFF)
+        here = data_pointer(h, address, Word(Access.LOAD), first, Word(0), False)
+        there = data_pointer(h, address + first, Word(Access.LOAD), size - first, Word(0), False)
         value = Word(0)
         index = Word(0)
+        while index < first:
+            value = value | read(here, index, 1) << (8 * index)
+            index = index + 1
         while index < size:
-            byte = data_pointer(h, address + index, Word(Access.LOAD), Word(1), Word(0), False)
-            value = value | read(byte, 0, 1) << (8 * index)
+            value = value | read(there, index - first, 1) << (8 * index)
             index = index + 1
         return value
     return read(data_pointer(h, address, Word(Access.LOAD), Word(size), Word(0), True), 0, size)
@@ -143,22 +150,28 @@ def store_slow(h: Hart, address: Word, value: Word, size: int) -> None:
         return
     if crosses(address, size):
         # Both pages must be writable before anything is stored, so that a fault leaves memory as it was.
-        data_pointer(h, address + (size - 1), Word(Access.STORE), Word(1), Word(0), False)
+        first = 4096 - (address & 0xFFF)
+        here = data_pointer(h, address, Word(Access.STORE), first, Word(0), False)
+        here_physical = h.data_physical
+        there = data_pointer(h, address + first, Word(Access.STORE), size - first, Word(0), False)
         index = Word(0)
-        while index < size:
-            byte = data_pointer(h, address + index, Word(Access.STORE), Word(1), Word(0), False)
-            write(byte, 0, 1, value >> (8 * index))
-            note_store(h, Word(1))
+        while index < first:
+            write(here, index, 1, value >> (8 * index))
             index = index + 1
+        while index < size:
+            write(there, index - first, 1, value >> (8 * index))
+            index = index + 1
+        note_store(h, here_physical, first)
+        note_store(h, h.data_physical, size - first)
         return
     write(data_pointer(h, address, Word(Access.STORE), Word(size), value, True), 0, size, value)
-    note_store(h, Word(size))
+    note_store(h, h.data_physical, Word(size))
 
 
-def note_store(h: Hart, size: Word) -> None:
-    """Tell the code cache of a store to the place that data_pointer() found last."""
-    if read(machine(h, "fmap"), h.data_physical >> 12 << 3, 8) & Entry.CODE != 0:
-        code_written(h, h.data_physical, size)
+def note_store(h: Hart, physical: Word, size: Word) -> None:
+    """Tell the code cache of a store."""
+    if read(machine(h, "fmap"), physical >> 12 << 3, 8) & Entry.CODE != 0:
+        code_written(h, physical, size)
 
 
 def atomic_slow(h: Hart, address: Word, size: int) -> Pointer:
@@ -166,7 +179,7 @@ def atomic_slow(h: Hart, address: Word, size: int) -> Pointer:
     if address & (size - 1) != 0:
         raise Trap(Cause.STORE_MISALIGNED, address)
     host = data_pointer(h, address, Word(Access.STORE), Word(size), Word(0), False)
-    note_store(h, Word(size))
+    note_store(h, h.data_physical, Word(size))
     return host
 
 
@@ -178,7 +191,11 @@ def reserve_slow(h: Hart, address: Word, size: int) -> Pointer:
 
 
 def zero_block_slow(h: Hart, address: Word) -> None:
-    """CBO.ZERO (Zicboz): zero the aligned block that holds the address."""
-    block = address & ~(BLOCK - 1)
-    fill_zero(data_pointer(h, block, Word(Access.STORE), Word(BLOCK), Word(0), False), Word(BLOCK))
-    note_store(h, Word(BLOCK))
+    """CBO.ZERO: zero the aligned block that holds the address, which is the value of a fault (Zicboz)."""
+    mode = data_mode(h)
+    physical, _entry, _level = translate(h, address, Word(Access.STORE), mode)
+    block = physical & ~(BLOCK - 1)
+    if not pmp_allows(h, block, Word(BLOCK), Word(Access.STORE), mode) or not is_memory(h, block):
+        raise Trap(Cause.STORE_ACCESS_FAULT, address)
+    fill_zero(frame_pointer(h, block, Word(BLOCK), Word(Access.STORE)), Word(BLOCK))
+    note_store(h, block, Word(BLOCK))

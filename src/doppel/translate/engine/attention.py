@@ -31,7 +31,6 @@ from doppel.translate.pointers import (
 
 __all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
 
-NO_RESERVATION = (1 << 64) - 1
 NEVER = (1 << 64) - 1
 # A block of straight-line code holds no more instructions than its page has halfwords, and one look at the
 # budget.
@@ -108,6 +107,8 @@ def look_around(h: Hart) -> Word:
     left = h.run_end - h.spent
     if not signed_lt(0, left):
         return leave(h, ExitReason.BUDGET)
+    if machine(h, "clock_kind") != 0:
+        left = before_timer(h, left)
     h.slice = machine(h, "slice_length")
     h.stepping = 0
     if h.soft_end != 0:
@@ -129,12 +130,41 @@ def look_around(h: Hart) -> Word:
     if cause != 0:
         h.waiting = 0
         h.interrupts = h.interrupts + 1
-        h.reserved_address = NO_RESERVATION
         take_trap(h, cause, Word(0))
         return Word(0)
     if h.waiting != 0:
         return wait(h)
     return Word(0)
+
+
+def next_deadline(h: Hart) -> Word:
+    """The time of the next timer comparison that can end a wait, or all ones: it must be enabled for that."""
+    deadline = Word(NEVER)
+    if h.mie & 1 << Interrupt.MTI != 0:
+        deadline = h.mtimecmp
+    if h.mie & 1 << Interrupt.STI != 0 and h.menvcfg & EnvironmentConfig.STCE != 0 and h.stimecmp < deadline:
+        deadline = h.stimecmp
+    return deadline
+
+
+def before_timer(h: Hart, left: Word) -> Word:
+    """``left``, or what is left until the next timer interrupt (instruction-count clock), if that is less.
+
+    So an interrupt comes at the same instruction however a run is divided into slices.
+    """
+    now = ticks(h)
+    horizon = machine(h, "slice_length") + LONGEST_BLOCK
+    if h.mie & 1 << Interrupt.MTI != 0 and h.mtimecmp > now and h.mtimecmp - now < horizon:
+        left = earlier(h, left, h.mtimecmp)
+    if h.mie & 1 << Interrupt.STI != 0 and h.stimecmp > now and h.stimecmp - now < horizon:
+        left = earlier(h, left, h.stimecmp)
+    return left
+
+
+def earlier(h: Hart, left: Word, deadline: Word) -> Word:
+    """``left``, or what may be spent until the time ``deadline``, if that is less."""
+    until = (deadline - h.icount_skew) * machine(h, "instructions_per_tick") - h.spent
+    return until if until < left else left
 
 
 def wait(h: Hart) -> Word:
@@ -147,16 +177,7 @@ def wait(h: Hart) -> Word:
         if interrupts_pending(h) & h.mie != 0:
             h.waiting = 0
             return Word(AGAIN)
-        # A timer that is not enabled cannot end the wait.
-        deadline = Word(NEVER)
-        if h.mie & 1 << Interrupt.MTI != 0:
-            deadline = h.mtimecmp
-        if (
-            h.mie & 1 << Interrupt.STI != 0
-            and h.menvcfg & EnvironmentConfig.STCE != 0
-            and h.stimecmp < deadline
-        ):
-            deadline = h.stimecmp
+        deadline = next_deadline(h)
         now = ticks(h)
         if machine(h, "clock_kind") != 0:
             if machine(h, "hart_count") != 1 or deadline == NEVER:
@@ -193,7 +214,6 @@ def trap(h: Hart) -> Word:
     # end.
     h.budget = h.budget - 1
     h.traps = h.traps + 1
-    h.reserved_address = NO_RESERVATION
     h.reply = Reply.NONE
     if machine(h, "supervisor_calls") != 0 and not delegated(h, cause):
         h.exit_value = cause

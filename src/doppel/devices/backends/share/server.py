@@ -4,7 +4,9 @@ net/9p/client.c.
 Every request is answered at once. Data of reads and writes goes straight between the host's file and guest
 memory. Errors of the host are the guest's errors. The guest's users do not exist on the host: everything is
 done as the user who runs doppel, files that a guest makes belong to that user, and a change of owner is
-accepted without effect. Set-user-ID bits are not passed on, and special files are not made.
+accepted without effect. Set-user-ID bits are not passed on, and special files are not made. Symbolic links
+are: the server never follows one, but a program of the host that works in the shared directory may follow a
+link that the guest has made.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ __all__ = ["BadMessage", "Message", "ShareServer"]
 PROTOCOL = b"9P2000.L"
 MAX_MESSAGE = 1 << 20
 MIN_MESSAGE = 4096
-MAX_FIDS = 16384
+# A Linux guest that caches (mount option cache=loose) keeps a fid for every file it has seen.
+MAX_FIDS = 1 << 17
 MAX_OPEN_FILES = 256
 _MAX_REQUEST = 65536
 # Read at once of every request: all of it, but for data and very long names.

@@ -28,7 +28,7 @@ __all__ = ["Node", "Tree"]
 _REACH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_NAME = 255
 _MAX_DEPTH = 128
-_MAX_NODES = 65536
+_MAX_NODES = 1 << 17
 _MAX_DESCRIPTORS = 128
 # Deleted files can be reached through their descriptor only; that many of them are kept.
 _MAX_DELETED = 64

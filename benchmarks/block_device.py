@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from threading import RLock
 
+from benchmarks.images import MIB, write_image
 from benchmarks.measure import DOPPEL, Benchmark, BenchmarkError, Measured, Metric, Settings
 from doppel.devices.backends.disk import Disk, RawDisk, SnapshotDisk
 from doppel.devices.devicetree import DeviceTreeNode
@@ -29,7 +29,6 @@ TABLES = RAM_BASE + 0x10_0000
 BUFFER = RAM_BASE + 0x100_0000
 QUEUE_SIZE = 256
 FEATURES = 1 << 9 | 1 << 28 | 1 << 29 | 1 << 32
-MIB = 1 << 20
 KIB = 1 << 10
 IMAGE_SIZE = 128 * MIB
 T_IN, T_OUT = 0, 1
@@ -39,6 +38,9 @@ class Unconnected:
     """An interrupt line that leads nowhere."""
 
     def set(self, level: bool) -> None:
+        return
+
+    def on_taken(self, callback: Callable[[], None]) -> None:
         return
 
     def describe(self, node: DeviceTreeNode) -> None:
@@ -156,25 +158,18 @@ class _Device:
 
 @contextmanager
 def _subjects(settings: Settings) -> Iterator[Sequence[_Device]]:
-    path = settings.folder / "block-device.img"
-    total = max(MIB, settings.scaled(IMAGE_SIZE) // MIB * MIB)
-    _write(path, total)
-    raw = RawDisk(path)
-    snapshot = SnapshotDisk(RawDisk(path, readonly=True))
+    paths = [settings.folder / name for name in ("raw.img", "snapshot.img")]
+    total, _ = (write_image(path, settings.scaled(IMAGE_SIZE)) for path in paths)
+    raw = RawDisk(paths[0])
+    snapshot = SnapshotDisk(RawDisk(paths[1], readonly=True))
     try:
         with guest_memory() as first, guest_memory() as second:
             yield [_Device({"raw": Driver(first, raw), "snapshot": Driver(second, snapshot)}, total)]
     finally:
         raw.close()
         snapshot.close()
-        path.unlink()
-
-
-def _write(path: Path, size: int) -> None:
-    block = os.urandom(MIB)
-    with path.open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(block)
+        for path in paths:
+            path.unlink()
 
 
 BLOCK_DEVICE = Benchmark(

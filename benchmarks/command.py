@@ -36,6 +36,9 @@ __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS = {b.name: b for b in (INTERPRETER, ENGINE, EXITS, BOOT, MEMORY_USE, DISK, BLOCK_DEVICE)}
 
+# Columns of what does not go to a terminal.
+FILE_WIDTH = 140
+
 app = App(name="python -m benchmarks", result_action="return_value", help_format="plaintext")
 
 
@@ -78,7 +81,9 @@ def benchmarks(
     chosen = _choose(names)
     if runs < 1 or not scale > 0:
         raise DoppelError("there is nothing to measure", "give --runs at least 1 and --scale more than 0")
-    stderr = Console(stderr=True)
+    stdout, stderr = Console(), Console(stderr=True)
+    if not stdout.is_terminal:
+        stdout.width = FILE_WIDTH
     found = None if peer == "none" else _find(peer, stderr)
     host = describe_host()
     groups: list[tuple[Benchmark, list[Result]]] = []
@@ -94,7 +99,7 @@ def benchmarks(
                 failed = True
                 continue
             groups.append((benchmark, results))
-            print_results(Console(), benchmark, results)
+            print_results(stdout, benchmark, results)
     _write(host, found, runs, groups, json_file, markdown_file)
     return 1 if failed else 0
 

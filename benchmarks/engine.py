@@ -55,7 +55,7 @@ def _subjects(settings: Settings) -> Iterator[Sequence[_Engine]]:
 
 ENGINE = Benchmark(
     "engine",
-    "Making the engine ready, in a fresh process",
+    "making the engine ready, in a fresh process",
     (
         Metric("build", "build it from nothing", "s", "lower", promise=5.0),
         Metric("load", "load it from the cache", "s", "lower", promise=0.3),

@@ -1,10 +1,11 @@
 """Flat programs that time their own loops: the same bytes run on doppel and on QEMU.
 
-For each loop a line on the serial console says its number, the ticks of the ``time`` CSR that it took, and the
-instructions retired by ``instret`` (all in hexadecimal); then the program powers the machine off. Two ways to start:
+For each loop a line on the serial console says its number, the ticks of the ``time`` CSR that it took, and
+the instructions retired by ``instret`` (all in hexadecimal); then the program powers the machine off. Two
+ways to start:
 
-- *bare*: in M mode at the start of memory. The program opens the PMP, makes S mode's page tables known (Sv39, 16 MiB
-  in 4 KiB pages, the rest in 2 MiB pages) and runs its loops in S mode.
+- *bare*: in M mode at the start of memory. The program opens the PMP and goes to S mode, where it runs its
+  loops with Sv39 on: 16 MiB of memory in 4 KiB pages, the rest in 2 MiB pages.
 - *supervised*: in S mode behind firmware, where it can make SBI calls, without translation.
 """
 
@@ -23,16 +24,16 @@ from doppel.isa.assembler import assemble
 __all__ = [
     "DATA",
     "SMALL_PAGES_END",
-    "TICKS_PER_SECOND",
     "Loop",
     "Timing",
     "bare_image",
+    "check_retired",
     "run_flat",
     "supervised_image",
 ]
 
+# Of the time CSR, on doppel's board and on QEMU's.
 TICKS_PER_SECOND = 10_000_000
-"""Of the ``time`` CSR, on doppel's board and on QEMU's."""
 
 RAM, MIB = 0x8000_0000, 1 << 20
 SUPERVISED = RAM + 2 * MIB
@@ -127,14 +128,14 @@ put:
 # MPP = S; FS = dirty.
 STATUS = 1 << 11 | 3 << 13
 SV39 = 8 << 60
-# Retired between the two readings of instret besides the iterations: rdtime twice, and the second reading itself.
+# Retired between the two readings of instret besides the iterations: two readings of time, one of instret.
 AROUND = 3
 LINE = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16}) ([0-9a-f]{16}) \r?\n")
 
 
 @dataclass(frozen=True)
 class Loop:
-    """``body`` is repeated ``iterations`` times and retires ``instructions`` each time, whatever way it takes.
+    """``body`` is repeated ``iterations`` times and always retires ``instructions``, whatever way it takes.
 
     It may use all registers but s7 to s11. ``setup`` runs once; ``subroutine`` is text behind the program.
     """
@@ -225,7 +226,6 @@ def check_retired(loops: Sequence[Loop], timings: Mapping[str, Timing]) -> None:
         BenchmarkError: a loop does not retire what it should, so that its speed would be wrong.
     """
     for loop in loops:
-        if timings[loop.key].retired != loop.retired + AROUND:
-            raise BenchmarkError(
-                f"the loop {loop.key} retired {timings[loop.key].retired} instructions instead of {loop.retired + AROUND}"
-            )
+        counted, right = timings[loop.key].retired, loop.retired + AROUND
+        if counted != right:
+            raise BenchmarkError(f"the loop {loop.key} retired {counted} instructions instead of {right}")

@@ -26,7 +26,14 @@ def describe_host() -> dict[str, str]:
         + (", virtual machine" if re.search(r"^flags\s*:.* hypervisor\b", cpu_info, re.MULTILINE) else ""),
         "memory": f"{int(memory[1]) / (1 << 20):.0f} GiB" if memory else "unknown",
         "system": system[1] if system else platform.system(),
-        "versions": f"doppel {_version('doppel')}, Python {platform.python_version()}, llvmlite {llvmlite.__version__}",
+        "versions": ", ".join(
+            f"{name} {number}"
+            for name, number in (
+                ("doppel", _version("doppel")),
+                ("Python", platform.python_version()),
+                ("llvmlite", llvmlite.__version__),
+            )
+        ),
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
 

@@ -131,7 +131,7 @@ TITLES = {
     "calls": "calls and returns",
     "multiply": "multiplication and division",
     "floats": "floating point, double",
-    "pages": "loads that miss the TLB, 2048 pages",
+    "pages": "loads from 2048 pages in turn",
 }
 INTEGER = ("alu", "memory", "branches", "calls", "multiply")
 # Loops with much slower instructions take as long with fewer of them.
@@ -172,12 +172,12 @@ def _with_iterations(loop: Loop, settings: Settings) -> Loop:
 
 INTERPRETER = Benchmark(
     "interpreter",
-    "Guest instructions a second, one hart, S mode with Sv39",
+    "millions of guest instructions a second, one hart, S mode with Sv39",
     tuple(
         Metric(
             key,
             title,
-            "M instructions/s",
+            "M/s",
             "higher",
             promise=INTEGER_PROMISE if key in INTEGER else None,
         )

@@ -51,7 +51,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: ``scale`` multiplies the amount of work, ``folder`` takes files, ``environment`` is for children."""
+    """How to measure.
+
+    ``scale`` multiplies the amount of work, ``folder`` takes files, ``environment`` is that of children.
+    """
 
     runs: int
     scale: float
@@ -83,7 +86,7 @@ class Subject(Protocol):
 class Benchmark:
     """A named group of metrics that are measured together.
 
-    ``subjects`` makes everything ready, doppel first; ``warm_up`` is whether each subject runs once before it counts.
+    ``subjects`` makes everything ready, doppel first. With ``warm_up`` each runs once before it counts.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""Resident memory at the shell's prompt, without the guest's own pages.
+"""resident memory at the shell's prompt, without the guest's own pages.
 
-The kernel's account of a process (``/proc/PID/smaps``) has the guest's memory as one mapping as large as the machine's
-memory; a page of it is resident once somebody has touched it. What is resident besides is the machine's own cost.
+The kernel's account of a process (``/proc/PID/smaps``) has the guest's memory as one mapping as large as the
+machine's memory; a page of it is resident once somebody has touched it. What is resident besides is the
+machine's own cost.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _subjects(settings: Settings) -> Iterator[Sequence[_Memory]]:
 
 MEMORY_USE = Benchmark(
     "memory",
-    "Resident memory at the shell's prompt, one hart, 512 MiB",
+    "resident memory at the shell's prompt, one hart, 512 MiB",
     (
         Metric("besides", "besides guest pages touched", "MiB", "lower", promise=PROMISE_MIB),
         Metric("share", "the same, shared pages in proportion", "MiB", "lower"),

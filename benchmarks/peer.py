@@ -21,7 +21,7 @@ class Peer:
     name: str
 
     def command(self, *arguments: str, memory: int = 512) -> list[str]:
-        """A command line for the board ``virt`` with one hart, ``memory`` MiB and the console on stdin and stdout."""
+        """A command line: board ``virt``, one hart, ``memory`` MiB, the console on stdin and stdout."""
         return [self.program, "-M", "virt", "-m", f"{memory}M", "-nographic", *arguments]
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,6 @@ from benchmarks.measure import DOPPEL, Benchmark, Result
 __all__ = ["markdown", "print_results", "to_json", "write_markdown"]
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-HEADER = ("", "unit", "doppel", "peer", "doppel is", "promised")
 
 
 def _number(value: float) -> str:
@@ -50,6 +50,11 @@ def _promise(result: Result) -> str:
     return limit + {True: ", kept", False: ", MISSED", None: ""}[result.kept]
 
 
+def _header(results: Sequence[Result]) -> tuple[str, ...]:
+    peer = next((result.peer for result in results if result.peer), None)
+    return "", "unit", DOPPEL, peer or "peer", "doppel is", "promised"
+
+
 def _cells(result: Result) -> tuple[str, ...]:
     return (
         result.metric.title,
@@ -63,9 +68,10 @@ def _cells(result: Result) -> tuple[str, ...]:
 
 def print_results(console: Console, benchmark: Benchmark, results: Sequence[Result]) -> None:
     """A table: medians, in parentheses the least and the most; the factor by which doppel is better."""
-    table = Table(title=benchmark.title, title_justify="left")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name in ("", "unit", "promised") else "right")
+    table = Table(title=f"{benchmark.name}: {benchmark.title}", title_justify="left", box=SIMPLE)
+    for name in _header(results):
+        numbers = name not in ("", "unit", "promised")
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
     for result in results:
         style = {True: "green", False: "red", None: ""}[result.kept]
         *cells, promise = _cells(result)
@@ -111,8 +117,8 @@ def markdown(
             "",
             f"### {benchmark.name}: {benchmark.title}",
             "",
-            _row(HEADER),
-            _row(["---"] * len(HEADER)),
+            _row(_header(results)),
+            _row(["---"] * len(_header(results))),
         ]
         lines += [_row(_cells(result)) for result in results]
     return "\n".join(lines) + "\n"

@@ -27,7 +27,7 @@ class SerialProcess:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.cpu_seconds = 0.0
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._text = bytearray()
         self._seen = 0
         self.started = time.monotonic()
@@ -68,7 +68,7 @@ class SerialProcess:
         self._process.stdin.write(text.encode())
 
     def wait_for(self, pattern: bytes, timeout: float = 120.0) -> tuple[re.Match[bytes], float]:
-        """The first match behind the last one, and when it was there, in seconds since the process was started.
+        """The first match behind the last one, and when it was there, in seconds since the start.
 
         Raises:
             BenchmarkError: it does not come within ``timeout`` seconds, or the process ends before.

@@ -158,8 +158,8 @@ def test_output_that_nobody_reads_to_its_end() -> None:
         ),
         (
             Statistics(1 << 60, 1.0, {"stopped": 1}),
-            f"{(1 << 60) / 1e9:.2f} billion instructions in 1.0 s ({(1 << 60) / 1e6:.0f} MIPS), 1 exits (stopped 1), "
-            "100 % of the instructions without the monitor",
+            f"{(1 << 60) / 1e9:.2f} billion instructions in 1.0 s ({(1 << 60) / 1e6:.0f} MIPS), "
+            "1 exits (stopped 1), 100 % of the instructions without the monitor",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from doppel.conformance.program import NotATestError, load_program
-from doppel.conformance.report import markdown_table, summary
+from doppel.conformance.report import markdown_report, summary
 from doppel.conformance.runner import Result, Verdict, run_test
 from doppel.conformance.suite import find_tests, missing_extension, run_suite
 from doppel.errors import DoppelError
@@ -222,9 +222,10 @@ def test_suite(folder: Path) -> None:
     ]
     assert sorted(seen, key=lambda result: result.name) == results
     assert summary(results) == "2 passed, 1 failed, 1 not applicable, 1 not a test"
-    table = markdown_table(results).splitlines()
+    table = markdown_report(results).splitlines()
     assert any(re.fullmatch(r"\| rv64ui-p-bad \| failed \(case 5\) \| \d+ \|", line) for line in table)
     assert "| rv64uzbc-p-clmul | not applicable (needs Zbc) |  |" in table
+    assert "| rv64ui-p | 3 | 1 passed, 1 failed, 1 not a test |" in table
 
 
 def test_folders_without_tests(tmp_path: Path) -> None:

@@ -198,6 +198,24 @@ def test_slow_reader_gets_everything(make: Make) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_without_standard_files(make: Make, tmp_path: Path, closed: str) -> None:
+    """A process may be started without them; the disk must not become the console then."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(4096))
+    command = f'exec "$0" -m doppel.cli run "$1" --disk "$2" --memory 16M {closed}'
+    result = subprocess.run(
+        ["sh", "-c", command, sys.executable, make(POWER_OFF), disk],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+    assert disk.read_bytes() == bytes(4096)
+
+
 # --- at a terminal ---
 
 

@@ -18,7 +18,7 @@ def open_tap() -> Tap:
     try:
         return Tap()
     except DoppelError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no network interface to be had: {error}")
 
 
 def test_tap_carries_frames_both_ways() -> None:

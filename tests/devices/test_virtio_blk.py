@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -282,8 +283,14 @@ def test_any_requests(requests: list[tuple[int, int, bytes, list[int]]]) -> None
     assert len(driver.device.disk.data) == len(contents())
 
 
-def test_a_request_for_almost_4_gib_is_refused_before_memory_is_looked_at() -> None:
-    driver = Driver(VirtioBlk(MemoryDisk(contents())))
+@pytest.mark.parametrize("sectors", [64, 1 << 24])
+def test_a_request_for_almost_4_gib_is_refused_before_memory_is_looked_at(
+    tmp_path: Path, sectors: int
+) -> None:
+    path = tmp_path / "sparse.img"
+    path.touch()
+    os.truncate(path, sectors * 512)
+    driver = Driver(VirtioBlk(RawDisk(path)))
     ring = driver.rings[0]
     header, status = *ring.pieces([struct.pack("<IIQ", IN, 0, 0)], []), *ring.pieces([], [1])
     ring.offer_pieces([header, (RAM_BASE, 0xFFFF_FE00, 2), status])

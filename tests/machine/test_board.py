@@ -33,7 +33,9 @@ def _node(root: DeviceTreeNode, path: str) -> DeviceTreeNode:
 def test_dtc_has_nothing_to_say_about_the_device_tree(firmware: str | None) -> None:
     if shutil.which("dtc") is None:
         pytest.skip("there is no dtc on this host")
-    with Machine(MEMORY, 3, firmware=firmware, disks=[MemoryDisk(size=512)], networks=[Loopback()]) as machine:
+    with Machine(
+        MEMORY, 3, firmware=firmware, disks=[MemoryDisk(size=512)], networks=[Loopback()]
+    ) as machine:
         result = subprocess.run(
             ["dtc", "-I", "dtb", "-O", "dts"], input=machine.device_tree, capture_output=True, check=True
         )
@@ -130,7 +132,8 @@ def test_numbers_of_harts_that_cannot_be(harts: int) -> None:
         Machine(MEMORY, harts)
 
 
-INTERRUPT_WIRES = """
+INTERRUPT_WIRES = (
+    """
     # Take each interrupt in M mode: note its cause, and silence it.
     la t0, trap
     csrw mtvec, t0
@@ -157,7 +160,9 @@ INTERRUPT_WIRES = """
     li s1, RESULTS + 24
 wait:
     bltu s0, s1, wait
-""" + POWEROFF + """
+"""
+    + POWEROFF
+    + """
 .align 2
 trap:
     csrr t2, mcause
@@ -184,6 +189,7 @@ timer:
     sd t4, 0(t3)
     mret
 """
+)
 
 
 @pytest.mark.parametrize("clock", ["host", "icount"])
@@ -194,7 +200,8 @@ def test_interrupt_wires_of_machine_mode(clock: str) -> None:
     assert causes == {3, 7, 11}
 
 
-SUPERVISOR_EXTERNAL = """
+SUPERVISOR_EXTERNAL = (
+    """
     la t0, trap
     csrw stvec, t0
     li t0, 1 << 9
@@ -220,7 +227,9 @@ trap:
     li t0, PLIC + 0x201004
     lwu t0, 0(t0)
     sd t0, 8(t1)
-""" + POWEROFF
+"""
+    + POWEROFF
+)
 
 
 @pytest.mark.parametrize("clock", ["host", "icount"])

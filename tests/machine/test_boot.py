@@ -15,7 +15,7 @@ from doppel.isa.assembler import assemble
 from doppel.isa.privileged.constants import Mode
 from doppel.machine import BARE, Machine
 
-from .support import MEMORY, POWEROFF, RAM, RESULTS, SUPERVISOR, SYMBOLS, powered_off, program, results
+from .support import MEMORY, POWEROFF, RAM, SUPERVISOR, SYMBOLS, powered_off, program, results, supervised
 
 MIB = 1 << 20
 
@@ -86,7 +86,8 @@ def test_other_harts_wait_for_sbi() -> None:
         assert machine.harts[1].pc == before
 
 
-PARAMETERS = """
+PARAMETERS = (
+    """
     # Each hart notes a0, a1 and a2, then counts itself.
     li s0, RESULTS
     slli t0, a0, 5
@@ -103,7 +104,10 @@ PARAMETERS = """
 1:  ld t1, 0(t0)
     li t2, 2
     bne t1, t2, 1b
-""" + POWEROFF + "2: j 2b"
+"""
+    + POWEROFF
+    + "2: j 2b"
+)
 
 
 def test_a_bare_kernel_starts_in_machine_mode_on_all_harts() -> None:
@@ -133,7 +137,7 @@ def test_firmware_runs_first_and_is_told_where_the_kernel_is(tmp_path: Path) -> 
         assert machine.memory.read(SUPERVISOR, 4) == b"\x13\0\0\0"
         assert _chosen(machine, tree)["bootargs"] == b"hello\0"
         fields = struct.unpack("<6Q", machine.memory.read(information, 48))
-    # OpenSBI's struct fw_dynamic_info: "OSBI", version 2, address and mode (S) of what is next, options, boot hart.
+    # OpenSBI's struct fw_dynamic_info: "OSBI", version 2, address and mode (S) of what is next, options.
     assert fields == (0x4942534F, 2, SUPERVISOR, 1, 0, 0)
 
 
@@ -157,7 +161,11 @@ def test_raw_kernels_go_where_firmware_would_put_them(tmp_path: Path) -> None:
     ("kernel", "initrd", "words"),
     [
         (_linux(4096, 20 * MIB), b"", "needs 22 MiB of memory and the machine has 16 MiB"),
-        (_linux(4096), bytes(14 * MIB), "kernel and initrd need 1[67] MiB of memory and the machine has 16 MiB"),
+        (
+            _linux(4096),
+            bytes(14 * MIB),
+            "kernel and initrd need 1[67] MiB of memory and the machine has 16 MiB",
+        ),
         (_linux(4096, 14 * MIB - 8192), b"", "kernel needs 1[67] MiB of memory and the machine has 16 MiB"),
         (program("nop", 0x1000), b"", "0x1000"),
         (None, b"", "nothing to boot"),
@@ -177,9 +185,9 @@ def test_a_guest_that_does_not_fit_leaves_the_booted_one_alone() -> None:
 
 
 def test_kernel_and_firmware_may_not_overlap(tmp_path: Path) -> None:
-    with Machine(MEMORY, firmware=_firmware(tmp_path, "nop")) as machine:
-        with pytest.raises(DoppelError, match="overlap at 0x80000000"):
-            machine.boot(program("nop", RAM))
+    firmware = _firmware(tmp_path, "nop")
+    with Machine(MEMORY, firmware=firmware) as machine, pytest.raises(DoppelError, match="overlap at 0x8000"):
+        machine.boot(program("nop", RAM))
 
 
 @pytest.mark.parametrize("name", ["missing.bin", "folder"])
@@ -212,38 +220,46 @@ def test_a_file_that_vanishes_before_a_reset_fails_the_machine(tmp_path: Path) -
         assert "no kernel" in outcome.message
 
 
+TWO_LIVES = """
+    li s0, RESULTS
+    call patch
+    sd a5, 0(s0)
+    ld t0, 64(s0)
+    sd t0, 8(s0)
+    li t0, 1
+    sd t0, 64(s0)
+    # Change the function and see the change.
+    la t0, patch
+    la t1, other
+    lwu t1, 0(t1)
+    sw t1, 0(t0)
+    fence.i
+    call patch
+    sd a5, 16(s0)
+    # The first life lasts a thousand ticks and ends with a reset.
+    li t1, 1000
+    rdtime t0
+    bgtu t0, t1, second
+1:  rdtime t0
+    bleu t0, t1, 1b
+    li t0, TEST
+    li t1, RESET
+    sw t1, 0(t0)
+2:  j 2b
+patch:
+    li a5, 1
+    ret
+other:
+    li a5, 2
+second:
+"""
+
+
 def test_memory_is_zero_after_a_reset_and_code_is_decoded_anew() -> None:
-    # The first time it changes its own last instruction and resets; the second time it finds itself as it was.
-    text = """
-        li s0, RESULTS
-        ld s1, 0(s0)
-        sd s1, 8(s0)
-        li t0, 1
-        sd t0, 0(s0)
-        la t0, patch
-        lwu t1, 0(t0)
-        sd t1, 16(s0)
-        li t2, TEST
-        li t3, RESET
-        li t4, 0x00000013
-        sw t4, 0(t0)
-        fence.i
-        rdtime t5
-        li t6, 500000
-        bgtu t5, t6, second
-        sw t3, 0(t2)
-    1:  j 1b
-    second:
-        sd t5, 24(s0)
-    """ + POWEROFF + "patch: unimp"
-    with Machine(MEMORY) as machine:
-        machine.boot(program(text, SUPERVISOR))
+    with supervised(TWO_LIVES + POWEROFF, clock="icount") as machine:
         powered_off(machine)
-        before, copied, patched, ticks = results(machine, 4)
-    assert before == 1
-    assert copied == 0
-    assert patched == int.from_bytes(assemble("unimp"), "little")
-    assert ticks > 500_000
+        assert machine.statistics.accesses["test"] == 2
+        assert results(machine, 3) == [1, 0, 2]
 
 
 def test_booting_another_guest_ends_the_running_one() -> None:

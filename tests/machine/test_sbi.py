@@ -70,7 +70,8 @@ def test_a_call_changes_no_other_register() -> None:
 
 # --- time ---
 
-TIMER = """
+TIMER = (
+    """
     la t0, trap
     csrw stvec, t0
     li t0, 1 << 5
@@ -97,7 +98,9 @@ trap:
     sub s2, s2, s1
     sd s2, 8(t0)
     sd s4, 16(t0)
-""" + POWEROFF
+"""
+    + POWEROFF
+)
 
 
 @pytest.mark.parametrize("extension", [TIME, 0])
@@ -130,7 +133,9 @@ START_OTHER = f"""
     beqz t0, 1b
 """
 
-IPI_GUEST = START_OTHER + f"""
+IPI_GUEST = (
+    START_OTHER
+    + f"""
     li s2, 2000
 round:
     ld s3, 16(s0)
@@ -146,7 +151,9 @@ round:
     bnez s2, round
 failed:
     sd a0, 24(s0)
-""" + POWEROFF + """
+"""
+    + POWEROFF
+    + """
 .align 2
 other:
     la t0, trap
@@ -165,6 +172,7 @@ trap:
     sd t0, 16(s0)
     sret
 """
+)
 
 
 @pytest.mark.parametrize("clock", ["host", "icount"])
@@ -196,7 +204,9 @@ def test_interrupting_oneself() -> None:
     ],
 )
 def test_hart_masks(mask: int, base: int, error: int) -> None:
-    answers = sbi_calls([(IPI, 0, mask, base), (RFENCE, 0, mask, base), (RFENCE, 1, mask, base, 0, 0)], harts=2)
+    answers = sbi_calls(
+        [(IPI, 0, mask, base), (RFENCE, 0, mask, base), (RFENCE, 1, mask, base, 0, 0)], harts=2
+    )
     assert [answer[0] for answer in answers] == [error] * 3
 
 
@@ -214,11 +224,12 @@ def test_ranges_of_remote_fences(start: int, size: int, error: int) -> None:
     assert [answer[0] for answer in sbi_calls(calls)] == [error] * 2
 
 
-# Both harts translate the page at PAGE through one table. (Its number has other low bits than that of RESULTS, so
-# that the two do not take each other's place among cached translations.) Hart 1 keeps reading it; hart 0 keeps mapping another
-# frame there, has hart 1 fence, and writes -1 into the frame it took away: hart 1 must never see that, though
+# Both harts translate PAGE through one table. Hart 1 keeps reading it; hart 0 keeps mapping another frame
+# there, has hart 1 fence, and writes -1 into the frame it took away: hart 1 must never see that, though
 # hart 0 waits each time until it has looked twice.
-FENCE_GUEST = START_OTHER + f"""
+FENCE_GUEST = (
+    START_OTHER
+    + f"""
     li s1, RESULTS
     li s2, FRAMES
     li s3, ENTRY
@@ -259,7 +270,9 @@ done:
     sd t0, 24(s1)
 4:  ld t0, 32(s1)
     beqz t0, 4b
-""" + POWEROFF + """
+"""
+    + POWEROFF
+    + """
 .align 2
 other:
     li t0, 8 << 60 | ROOT >> 12
@@ -283,6 +296,9 @@ other:
     sd t0, 32(s0)
 7:  j 7b
 """
+)
+# Its number has other low bits than that of RESULTS, so that neither takes the other's place among the
+# translations that a hart keeps.
 PAGE = (1 << 32) + 0x5000
 ROOT, MIDDLE, TABLE, FRAMES = (RESULTS + 0x1000 * page for page in (1, 2, 3, 4))
 
@@ -293,7 +309,13 @@ def _pointer(address: int) -> int:
 
 @pytest.mark.parametrize(("clock", "rounds"), [("host", 2000), ("icount", 20)])
 def test_remote_fences_are_complete_when_they_return(clock: str, rounds: int) -> None:
-    symbols = {"ROOT": ROOT, "PAGE": PAGE, "ENTRY": TABLE + 8 * (PAGE >> 12 & 511), "FRAMES": FRAMES, "ROUNDS": rounds}
+    symbols = {
+        "ROOT": ROOT,
+        "PAGE": PAGE,
+        "ENTRY": TABLE + 8 * (PAGE >> 12 & 511),
+        "FRAMES": FRAMES,
+        "ROUNDS": rounds,
+    }
     with supervised("nop", harts=2, clock=clock) as machine:
         machine.boot(program(FENCE_GUEST, SUPERVISOR, symbols))
         memory = machine.memory
@@ -308,7 +330,9 @@ def test_remote_fences_are_complete_when_they_return(clock: str, rounds: int) ->
     assert stale == 0
 
 
-CROSSED_FENCES = START_OTHER + f"""
+CROSSED_FENCES = (
+    START_OTHER
+    + f"""
 work:
     li s2, 3000
 2:  li a0, 3
@@ -327,7 +351,9 @@ work:
 3:  ld t0, 16(s0)
     li t1, 2
     bne t0, t1, 3b
-""" + POWEROFF + """
+"""
+    + POWEROFF
+    + """
 park:
     j park
 .align 2
@@ -337,6 +363,7 @@ other:
     sd a1, 8(s0)
     j work
 """
+)
 
 
 def test_harts_that_fence_each_other_do_not_wait_for_ever() -> None:
@@ -376,10 +403,14 @@ def test_states_of_harts() -> None:
     ]
 
 
-STARTED_HART = START_OTHER + """
+STARTED_HART = (
+    START_OTHER
+    + """
 2:  ld t0, 128(s0)
     beqz t0, 2b
-""" + POWEROFF + """
+"""
+    + POWEROFF
+    + """
 .align 2
 other:
     li s0, RESULTS
@@ -397,6 +428,7 @@ other:
     sd t0, 128(s0)
 3:  j 3b
 """
+)
 
 
 @pytest.mark.parametrize("clock", ["host", "icount"])
@@ -410,7 +442,8 @@ def test_a_started_hart_is_as_the_specification_has_it(clock: str) -> None:
 
 
 # Hart 1 stops itself, hart 0 sees it stopped and starts it again, ten times.
-STOP_AND_START = f"""
+STOP_AND_START = (
+    f"""
     li s0, RESULTS
     li s2, 10
 again:
@@ -433,7 +466,9 @@ again:
     bnez s2, again
 failed:
     sd a0, 8(s0)
-""" + POWEROFF + f"""
+"""
+    + POWEROFF
+    + f"""
 .align 2
 other:
     li s0, RESULTS
@@ -444,6 +479,7 @@ other:
     sd a0, 16(s0)
 3:  j 3b
 """
+)
 
 
 @pytest.mark.parametrize("clock", ["host", "icount"])
@@ -453,7 +489,9 @@ def test_stopping_and_starting_a_hart(clock: str) -> None:
         assert results(machine, 3) == [1, 0, 0]
 
 
-SUSPENSION = START_OTHER + f"""
+SUSPENSION = (
+    START_OTHER
+    + f"""
     # Wait until hart 1 is suspended (state 4), then wake it.
 2:  li a0, 1
     li a6, 2
@@ -474,7 +512,9 @@ SUSPENSION = START_OTHER + f"""
     li a7, {HSM}
     ecall
     sd a1, 40(s0)
-""" + POWEROFF + """
+"""
+    + POWEROFF
+    + """
 .align 2
 other:
     li s0, RESULTS
@@ -501,6 +541,7 @@ resumed:
     sd t0, 16(s0)
 5:  j 5b
 """
+)
 
 
 @pytest.mark.parametrize("clock", ["host", "icount"])
@@ -539,7 +580,8 @@ def test_resets_that_there_are_not(kind: int, reason: int, error: int) -> None:
 
 
 def test_debug_console_writes_memory_behind_what_the_serial_port_sent() -> None:
-    text = f"""
+    text = (
+        f"""
         li t0, UART
         li t1, '<'
         sb t1, 0(t0)
@@ -555,7 +597,10 @@ def test_debug_console_writes_memory_behind_what_the_serial_port_sent() -> None:
         li a0, '>'
         li a6, 2
         ecall
-    """ + POWEROFF + 'text: .ascii "from memory"'
+    """
+        + POWEROFF
+        + 'text: .ascii "from memory"'
+    )
     with supervised(text) as machine:
         powered_off(machine)
         assert machine.console.text == "<from memory>"
@@ -563,7 +608,8 @@ def test_debug_console_writes_memory_behind_what_the_serial_port_sent() -> None:
 
 
 def test_debug_console_reads_what_there_is() -> None:
-    text = f"""
+    text = (
+        f"""
         li s0, RESULTS
         li a0, 8
         addi a1, s0, 64
@@ -580,7 +626,9 @@ def test_debug_console_reads_what_there_is() -> None:
         addi a1, s0, 80
         ecall
         sd a1, 16(s0)
-    """ + POWEROFF
+    """
+        + POWEROFF
+    )
     with supervised(text) as machine:
         machine.console.send("twelve bytes")
         powered_off(machine)

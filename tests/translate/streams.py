@@ -90,7 +90,8 @@ def _plain() -> tuple[list[Instruction], list[Instruction]]:
 class Stream:
     """A program of ``size`` items from ``base`` up, the same for the same ``choice``.
 
-    ``patching``, ``floats`` and ``traps`` say how much of it stores into the program, computes with floats, traps.
+    ``patching``, ``floats`` and ``traps`` say how much of it stores into the program, computes with floats,
+    traps; ``spread`` how many of the branches go anywhere rather than near by.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class Stream:
         floats: float = 0.05,
         traps: float = 0.02,
         chunk: int = 40,
+        spread: float = 0.2,
     ) -> None:
         self.choice = choice
+        self.spread = spread
         self.base = base
         self.patching, self.floats, self.traps = patching, floats, traps
         self._items = [self._item(index, size) for index in range(size)]
@@ -135,7 +138,7 @@ class Stream:
 
     def _item(self, index: int, size: int) -> _Item:
         choice = self.choice
-        near = choice.random() < 0.8
+        near = choice.random() >= self.spread
         target = min(size - 1, max(0, index + choice.randint(-15, 15))) if near else choice.randrange(size)
         if choice.random() < self.patching:
             return _Item("patch", LENGTHS["patch"], target=target, seed=choice.getrandbits(30))

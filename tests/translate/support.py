@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from doppel.isa.assembler import Program, assemble_program
-from doppel.isa.model import NO_RESERVATION, HartModel, ModelMemory
+from doppel.isa.model import HartModel, ModelMemory
 from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt
-from doppel.isa.privileged.trap import interrupts_pending, pending_interrupt, update_timers
+from doppel.isa.privileged.trap import interrupts_pending, update_timers
 from doppel.isa.state import ARCHITECTURAL_STATE
 from doppel.isa.words import MASK64, Word
 from doppel.memory.entry import PAGE_SHIFT
@@ -79,6 +79,13 @@ class Board:
         self.pool.close()
 
 
+class Ram(ModelMemory):
+    """The model's memory, where an access at the end of the address space does not wrap around."""
+
+    def contains(self, address: int, size: int) -> bool:
+        return super().contains(int(address), size)
+
+
 class Waiting(Exception):
     """The model stands in WFI and nothing will wake it."""
 
@@ -99,12 +106,7 @@ class Reference(HartModel):
         update_timers(self)
         if self.waiting and interrupts_pending(self) & self.mie == 0:
             self._sleep()
-        if pending_interrupt(self) != 0:
-            self.reserved_address = NO_RESERVATION
-        retired = self.retired
         super().step()
-        if self.retired == retired:
-            self.reserved_address = NO_RESERVATION
         self.spent += 1
 
     def _sleep(self) -> None:
@@ -127,7 +129,7 @@ class Pair:
     def __init__(self, board: Board | None = None) -> None:
         self.board = board or Board()
         self.native = self.board.hart
-        self.ram = ModelMemory(RAM_BASE, self.board.size)
+        self.ram = Ram(RAM_BASE, self.board.size)
         self.model = Reference(self.ram)
 
     def write(self, address: int, data: bytes) -> None:

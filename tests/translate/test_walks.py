@@ -230,7 +230,7 @@ def run_scenario(mode: SatpMode, steps: list[Entry | Write | Access | Fetch]) ->
 
 
 @pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(steps=scenarios)
 def test_walks_agree_with_the_model(mode: SatpMode, steps: list[Entry | Write | Access | Fetch]) -> None:
     run_scenario(mode, steps)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
-from rich.console import Console
 
 from doppel.errors import DoppelError
 
@@ -47,7 +46,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     if not arguments:
         arguments = ["--help"]
     try:
-        result = app(list(arguments), error_console=Console(stderr=True))
+        result = app(list(arguments))
     except CycloptsError as error:
         raise DoppelError(_what_is_wrong(error), f"see: {_help_command(arguments)}") from error
     return result if isinstance(result, int) else 0
@@ -146,8 +145,8 @@ def run(
         Ask the mirror for newer packages than those in the cache.
     """
     from doppel.cli import run as implementation
+    from doppel.cli.downloads import package_source
     from doppel.cli.guest import GuestOptions
-    from doppel.cli.images import source
 
     return implementation.run(
         implementation.RunOptions(
@@ -158,7 +157,7 @@ def run(
                 append=append,
                 firmware=firmware,
                 command=command,
-                source=source(mirror, deb, keyring, refresh),
+                source=package_source(mirror, deb, keyring, refresh),
             ),
             memory=memory,
             harts=harts,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from doppel.cli.images import prepare_guest
+from doppel.cli.downloads import prepare_guest
 from doppel.cli.terminal import STDIN, is_terminal, size
 from doppel.errors import DoppelError
 from doppel.guests.catalog import GUESTS, GuestFiles

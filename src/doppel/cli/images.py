@@ -7,27 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doppel.cache import Cache, CacheEntry
-from doppel.cli.progress import ConsoleProgress
+from doppel.cli.downloads import package_source, prepare_guest
 from doppel.cli.tables import print_table
 from doppel.errors import DoppelError
-from doppel.guests.catalog import GUESTS, GuestFiles, prepare
-from doppel.guests.debian import Source
+from doppel.guests.catalog import GUESTS
 
-__all__ = ["fetch", "prepare_guest", "remove", "show", "source"]
-
-
-def source(mirror: str, debs: Sequence[Path], keyring: Path | None, refresh: bool) -> Source:
-    """Where packages come from, as the options say."""
-    for path in (*debs, *([keyring] if keyring else [])):
-        if not path.is_file():
-            raise DoppelError(f"there is no file {path}", "check the name")
-    return Source(tuple(debs), mirror or None, keyring, refresh)
-
-
-def prepare_guest(name: str, packages: Source) -> GuestFiles:
-    """A guest's files, with progress on stderr if that takes a while."""
-    with ConsoleProgress() as progress:
-        return prepare(name, packages, progress)
+__all__ = ["fetch", "remove", "show"]
 
 
 def show() -> int:
@@ -55,7 +40,7 @@ def show() -> int:
 
 def fetch(guest: str, mirror: str, debs: Sequence[Path], keyring: Path | None, refresh: bool) -> int:
     """Make a guest ready and say of what and where."""
-    files = prepare_guest(guest, source(mirror, debs, keyring, refresh))
+    files = prepare_guest(guest, package_source(mirror, debs, keyring, refresh))
     for package, version in files.packages.items():
         print(f"{package} {version}")
     for name, path in files.files.items():

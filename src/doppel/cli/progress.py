@@ -6,18 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from doppel.cli import complain
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 __all__ = ["ConsoleProgress", "announced_engine"]
 
@@ -26,10 +20,10 @@ class ConsoleProgress:
     """A :class:`doppel.guests.progress.Progress` for people; a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._steps: Progress | None = None
+        # Mostly there is nothing to show, so rich is loaded when there is.
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._display: Progress | None = None
+        self._transfer: TaskID | None = None
         self._announced = False
 
     def __enter__(self) -> ConsoleProgress:
@@ -40,48 +34,62 @@ class ConsoleProgress:
     ) -> None:
         self._end()
 
+    def _begin(self, *columns: ProgressColumn) -> Progress:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._end()
+        self._display = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._display.start()
+        return self._display
+
     def _end(self) -> None:
-        for display in (self._bar, self._steps):
-            if display is not None:
-                display.stop()
-        self._bar = self._steps = self._task = None
+        if self._display is not None:
+            self._display.stop()
+        self._display = self._transfer = None
 
     def step(self, text: str) -> None:
         """A new piece of work, of unknown length."""
-        self._end()
         self._announced = False
-        if self._console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
-            self._steps = Progress(*columns, console=self._console, transient=True)
-            self._steps.add_task(text, total=None)
-            self._steps.start()
-        else:
-            print(f"doppel: {text}", file=sys.stderr, flush=True)
+        if not self._terminal:
+            complain(text)
+            return
+        from rich.progress import SpinnerColumn, TextColumn
+
+        display = self._begin(SpinnerColumn(), TextColumn("{task.description}", markup=False))
+        display.add_task(text, total=None)
 
     def transfer(self, file: str, done: int, total: int) -> None:
         """``done`` of ``total`` bytes are there."""
-        if not self._console.is_terminal:
+        if not self._terminal:
             if not self._announced:
-                print(f"doppel: downloading {total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+                complain(f"downloading {total / 1e6:.0f} MB")
                 self._announced = True
             return
-        if self._bar is None:
-            self._end()
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=total)
-            self._bar.start()
-        if self._task is not None:
-            self._bar.update(self._task, description=file, completed=done, total=total)
+        if self._display is None or self._transfer is None:
+            self._begin_transfer(total)
+        if self._display is not None and self._transfer is not None:
+            self._display.update(self._transfer, description=file, completed=done, total=total)
         if done >= total:
             self._end()
+
+    def _begin_transfer(self, total: int) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        display = self._begin(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._transfer = display.add_task("", total=total)
 
 
 @contextmanager

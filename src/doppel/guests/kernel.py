@@ -16,9 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
 from doppel.errors import DoppelError
 from doppel.guests.deb import AR_MAGIC, Deb
 from doppel.guests.files import MAX_SIZE, compression, decompress, read_file
@@ -124,6 +121,10 @@ class Kernel:
     @cached_property
     def symbols(self) -> dict[str, int]:
         """The symbols of an ELF executable and their values; empty for other kinds and stripped files."""
+        # Imported where it is used: most guests are not ELF files, and it takes a tenth of the start.
+        from elftools.elf.elffile import ELFFile
+        from elftools.elf.sections import SymbolTableSection
+
         found: dict[str, int] = {}
         if self.elf:
             try:
@@ -191,6 +192,8 @@ def _linux(data: bytes, path: Path) -> Kernel:
 
 
 def _elf(data: bytes, path: Path) -> Kernel:
+    from elftools.elf.elffile import ELFFile
+
     if len(data) < 20:
         raise DoppelError(f"the kernel {path} is truncated", _AGAIN)
     bits, order = data[4], data[5]

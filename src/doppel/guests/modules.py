@@ -14,10 +14,6 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
-
 from doppel.errors import DoppelError
 from doppel.guests.strip import lean
 
@@ -95,6 +91,11 @@ def _name(path: str) -> str:
 
 
 def _load(name: str, path: str, data: bytes) -> Module:
+    # Imported where it is used: a guest that is in the cache is started without it.
+    from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
+
     stem, compression = path.rsplit(".ko", 1)
     try:
         match compression:

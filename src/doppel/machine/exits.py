@@ -15,7 +15,7 @@ from doppel.processor.processor import Hart
 __all__ = ["ExitHandler", "GuestFailure", "Next"]
 
 _STORE = Access.STORE
-_DEVICE = ExitReason.DEVICE
+_MASKS = {size: (1 << 8 * size) - 1 for size in (1, 2, 4, 8)}
 
 
 class GuestFailure(Exception):
@@ -48,7 +48,9 @@ class ExitHandler:
         """A load or store outside memory. An AMO there never gets here: it faults in native code."""
         try:
             if exit.access == _STORE:
-                self._bus.write(exit.address, exit.size, exit.value)
+                size = exit.size
+                # The exit carries the whole register.
+                self._bus.write(exit.address, size, exit.value & _MASKS[size])
                 hart.answer(0)
             else:
                 hart.answer(self._bus.read(exit.address, exit.size))

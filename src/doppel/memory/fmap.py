@@ -79,6 +79,16 @@ class FMap:
         """Whether the guest page has a frame."""
         return 0 <= page < self.pages and bool(self._entries[page] & Entry.PRESENT)
 
+    def frame_to_read(self, page: int) -> int:
+        """The arena offset of a page that is present, else -1."""
+        entry = self._entries[page] if 0 <= page < self.pages else 0
+        return entry & FRAME_MASK if entry & Entry.PRESENT else -1
+
+    def frame_to_write(self, page: int) -> int:
+        """The arena offset of a page that is present and holds no decoded code, else -1."""
+        entry = self._entries[page] if 0 <= page < self.pages else 0
+        return entry & FRAME_MASK if entry & (Entry.PRESENT | Entry.CODE) == Entry.PRESENT else -1
+
     def has_code(self, page: int) -> bool:
         """Whether the engine holds decoded instructions of the page."""
         return bool(self._entries[page] & Entry.CODE)

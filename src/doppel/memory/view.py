@@ -89,10 +89,22 @@ class GuestMemory:
 
     def read(self, address: int, length: int) -> bytes:
         """Copy bytes out."""
+        offset = address & (PAGE_SIZE - 1)
+        # Descriptors and rings are small and in one page: most calls end here.
+        if 0 < length <= PAGE_SIZE - offset:
+            frame = self._fmap.frame_to_read(address >> PAGE_SHIFT)
+            if frame >= 0:
+                return self._pool.view[frame + offset : frame + offset + length].tobytes()
         return b"".join(self.segments(address, length, write=False))
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Copy bytes in."""
+        length, offset = len(data), address & (PAGE_SIZE - 1)
+        if isinstance(data, bytes) and 0 < length <= PAGE_SIZE - offset:
+            frame = self._fmap.frame_to_write(address >> PAGE_SHIFT)
+            if frame >= 0:
+                self._pool.view[frame + offset : frame + offset + length] = data
+                return
         view = memoryview(data).cast("B") if isinstance(data, memoryview) else memoryview(data)
         done = 0
         for piece in self.segments(address, len(view), write=True):

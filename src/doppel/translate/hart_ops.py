@@ -164,7 +164,18 @@ def _store_conditional(low: FunctionLowering, args: Arguments) -> Value:
 
 
 def _zero_block(low: FunctionLowering, args: Arguments) -> None:
-    low.call_function(access.zero_block_slow, [None, low.expression(args[1])])
+    out = low.out
+    address = out.word(low.expression(args[1]))
+    block = out.op("i64", f"and i64 {address.text}, {-access.BLOCK}")
+
+    def hit(host: str) -> None:
+        place = f"ptr align {access.BLOCK} {host}"
+        out.raw(f"call void @llvm.memset.p0.i64({place}, i8 0, i64 {access.BLOCK}, i1 false)")
+
+    def miss() -> None:
+        low.call_function(access.zero_block_slow, [None, address])
+
+    _through_tlb(low, block, 1, TLB.store_tag, hit, miss)
 
 
 def _branch(low: FunctionLowering, args: Arguments) -> None:

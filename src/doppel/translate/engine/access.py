@@ -29,6 +29,7 @@ from doppel.translate.pointers import (
 )
 
 __all__ = [
+    "BLOCK",
     "atomic_slow",
     "load_slow",
     "physical_compare_exchange",
@@ -193,9 +194,17 @@ def reserve_slow(h: Hart, address: Word, size: int) -> Pointer:
 def zero_block_slow(h: Hart, address: Word) -> None:
     """CBO.ZERO: zero the aligned block that holds the address, which is the value of a fault (Zicboz)."""
     mode = data_mode(h)
-    physical, _entry, _level = translate(h, address, Word(Access.STORE), mode)
+    physical, entry, level = translate(h, address, Word(Access.STORE), mode)
     block = physical & ~(BLOCK - 1)
-    if not pmp_allows(h, block, Word(BLOCK), Word(Access.STORE), mode) or not is_memory(h, block):
+    whole = pmp_allows(h, physical & ~0xFFF, Word(4096), Word(Access.STORE), mode)
+    if not whole and not pmp_allows(h, block, Word(BLOCK), Word(Access.STORE), mode):
         raise Trap(Cause.STORE_ACCESS_FAULT, address)
-    fill_zero(frame_pointer(h, block, Word(BLOCK), Word(Access.STORE)), Word(BLOCK))
+    if not is_memory(h, block):
+        raise Trap(Cause.STORE_ACCESS_FAULT, address)
+    host = frame_pointer(h, block, Word(BLOCK), Word(Access.STORE))
+    if whole:
+        fill(h, address, entry, physical, Word(Access.STORE), mode, offset(host, physical - block))
+        if level != 0:
+            note_superpage(h, address, level)
+    fill_zero(host, Word(BLOCK))
     note_store(h, block, Word(BLOCK))

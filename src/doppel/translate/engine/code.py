@@ -102,7 +102,7 @@ def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
         flush_all(h)
         post_others(h, Word(Request.FLUSH))
     write(page, CODE_PAGE.epoch, 8, machine(h, "flush_epoch"))
-    write(page, CODE_PAGE.ready, 8, 1 if machine(h, "hart_count") == 1 else 0)
+    write(page, CODE_PAGE.ready, 8, 0)
     write_pointer(slot, 0, page)
     return page
 

@@ -46,7 +46,7 @@ def fetch(h: Hart) -> Pointer:
         raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
     host = frame_pointer(h, physical & ~0xFFF, Word(4), Word(Access.FETCH))
     page = code_page(h, physical, host)
-    if not code_page_ready(h, page):
+    if machine(h, "hart_count") != 1 and not code_page_ready(h, page):
         return fetch_alone(h, pc)
     if level != 0:
         note_superpage(h, pc, level)

@@ -66,7 +66,7 @@ def lean(module: bytes) -> bytes:
             return module
         _prune(sections, tables[0])
         return _assemble(header, sections)
-    except (struct.error, ValueError, LookupError):
+    except (struct.error, ValueError, LookupError, OverflowError):
         return module
 
 

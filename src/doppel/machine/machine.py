@@ -104,17 +104,18 @@ class Machine:
         self._disks, self._networks = tuple(disks), tuple(networks)
         self._ports = tuple(ports)
         self._shares: list[ShareServer] = []
-        self._ram = Ram(RAM_BASE, memory)
+        self.ram = Ram(RAM_BASE, memory)
+        """Where memory is, how much there is, and how much of it is in use."""
         self._processor = Processor(
-            self._ram.fmap,
-            self._ram.pool,
+            self.ram.fmap,
+            self.ram.pool,
             harts,
             clock=clock,
             instructions_per_tick=INSTRUCTIONS_PER_TICK,
             supervisor_calls=self._interface is Interface.IMPURE,
         )
         self.memory = GuestMemory(
-            self._ram.fmap, self._ram.pool, self._ram.pager, self._processor.code_written
+            self.ram.fmap, self.ram.pool, self.ram.pager, self._processor.code_written
         )
         """Guest-physical memory: read, write, and segments as buffers."""
         self.console = Console(console, self._why_silent)
@@ -150,7 +151,7 @@ class Machine:
             on_reset=self._guest_resets,
         )
         lock = self.board.bus.lock
-        self._handler = ExitHandler(self.board.bus, self._ram.pager, harts)
+        self._handler = ExitHandler(self.board.bus, self.ram.pager, harts)
         discard = self._processor.discard_code
         self._execution: Execution = (
             Threads(harts, self._handler, discard)
@@ -207,7 +208,7 @@ class Machine:
             images = Images(
                 self._interface,
                 RAM_BASE,
-                self._ram.size,
+                self.ram.size,
                 load_kernel(Path(kernel)) if isinstance(kernel, (str, Path)) else kernel,
                 self._firmware,
                 read_file(Path(initrd), "initrd") if isinstance(initrd, (str, Path)) else initrd or b"",
@@ -230,8 +231,8 @@ class Machine:
         with self.board.bus.lock:
             self._execution.stop_all()
             self.board.bus.reset()
-            if self._ram.mapped_bytes:
-                self._ram.clear()
+            if self.ram.mapped_bytes:
+                self.ram.clear()
                 self._processor.discard_code()
             layout.load(self.memory)
             for hart in self._processor.harts:
@@ -246,7 +247,7 @@ class Machine:
 
     def _tree(self, chosen: Chosen) -> bytes:
         harts = len(self._processor.harts)
-        return describe(self.board, harts, (self._ram.base, self._ram.size), chosen).flatten()
+        return describe(self.board, harts, (self.ram.base, self.ram.size), chosen).flatten()
 
     @property
     def device_tree(self) -> bytes:
@@ -410,7 +411,7 @@ class Machine:
         for share in self._shares:
             share.close()
         self._processor.close()
-        self._ram.close()
+        self.ram.close()
         self._arrange = self._layout = None
 
     def __enter__(self) -> Self:

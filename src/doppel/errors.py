@@ -9,7 +9,7 @@ class DoppelError(Exception):
     """Something outside doppel is wrong, and the reader can do something about it.
 
     `message` says in one line what is wrong, `hint` in one line what to do. A face (the command line, a
-    notebook, a test report) prints `str(error)` and nothing else: no traceback.
+    notebook, a test report) prints `str(error)`, "message; hint", and nothing else: no traceback.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -18,4 +18,4 @@ class DoppelError(Exception):
         super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
-        return ". ".join(part for part in (self.message, self.hint) if part)
+        return "; ".join(part for part in (self.message, self.hint) if part)

@@ -246,15 +246,27 @@ def test_interrupted_while_downloading(home: Path, number: int, status: int) -> 
     assert left == []
 
 
+TELLING_CHILD = """
+import os, sys
+class Tell:
+    def find_spec(self, name, path=None, target=None):
+        if name == "doppel.cli.app":
+            os.write(2, b"!")
+sys.meta_path.insert(0, Tell())
+from doppel.cli import main
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.4])
 def test_interrupted_early(kernel: Path, delay: float) -> None:
     """Whenever Ctrl-C comes, it is a clean end."""
     process = subprocess.Popen(
-        # The child tells when main() is about to be called: before that, the signal is Python's affair.
+        # The child tells when main() makes its first import: before that, the signal is Python's affair.
         [
             sys.executable,
             "-c",
-            "import os, sys; from doppel.cli import main; os.write(2, b'!'); sys.exit(main())",
+            TELLING_CHILD,
             "run",
             str(kernel),
             "--timeout",

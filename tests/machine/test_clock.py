@@ -144,6 +144,53 @@ def test_counted_time_jumps_while_all_harts_wait(harts: int) -> None:
     assert time.monotonic() - began < PATIENCE / 2
 
 
+ALARM = """
+    la t0, trap
+    csrw stvec, t0
+    li t0, 1 << 9
+    csrw sie, t0
+    csrsi sstatus, 2
+    li t0, PLIC + 4 * 11
+    li t1, 1
+    sw t1, 0(t0)
+    li t0, PLIC + 0x2080
+    li t1, 1 << 11
+    sw t1, 0(t0)
+    li t0, RTC
+    lwu t1, 0(t0)
+    lwu t2, 4(t0)
+    slli t2, t2, 32
+    or t1, t1, t2
+    li s0, RESULTS
+    sd t1, 0(s0)
+    li t2, 300000000
+    add t1, t1, t2
+    srli t2, t1, 32
+    li t3, 1
+    sw t3, 16(t0)
+    sw t2, 12(t0)
+    sw t1, 8(t0)
+1:  wfi
+    j 1b
+.align 2
+trap:
+    li t0, RTC
+    lwu t1, 0(t0)
+    lwu t2, 4(t0)
+    slli t2, t2, 32
+    or t1, t1, t2
+    sd t1, 8(s0)
+"""
+
+
+@pytest.mark.parametrize("clock", ["host", "icount"])
+def test_the_alarm_of_the_real_time_clock(clock: str) -> None:
+    with supervised(ALARM + POWEROFF, clock=clock) as machine:
+        powered_off(machine)
+        before, after = results(machine, 2)
+    assert 300_000_000 <= after - before < 2_000_000_000
+
+
 # Two harts: each counts timer interrupts, a hundred a second of the guest's, and adds up what it sees of
 # the other.
 BUSY = (

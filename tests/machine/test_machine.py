@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import doppel
+from doppel.devices.backends.characters import Callback
 from doppel.devices.backends.disk import MemoryDisk
 from doppel.devices.device import Device
 from doppel.devices.devicetree import DeviceTreeNode
@@ -259,6 +260,44 @@ def test_states_that_are_asked_for_at_the_same_time() -> None:
         assert machine.outcome == Outcome("stopped")
 
 
+@pytest.mark.parametrize("clock", ["host", "icount"])
+@pytest.mark.parametrize("action", ["pause", "stop"])
+def test_a_callback_may_pause_and_stop_its_machine(action: str, clock: str) -> None:
+    machines: list[Machine] = []
+    refused: list[str] = []
+
+    def hear(data: bytes) -> None:
+        try:
+            machines[0].close()
+        except DoppelError as error:
+            refused.append(str(error))
+        getattr(machines[0], action)()
+
+    text = "li t0, UART; li t1, 10; sb t1, 0(t0); 1: addi s0, s0, 1; j 1b"
+    with supervised(text, clock=clock, harts=2, console=Callback(hear)) as machine:
+        machines.append(machine)
+        machine.start()
+        deadline = time.monotonic() + PATIENCE
+        while machine.running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not machine.running
+        assert refused and "callback" in refused[0]
+        assert machine.outcome == (Outcome("stopped") if action == "stop" else None)
+
+
+@pytest.mark.parametrize("clock", ["host", "icount"])
+def test_a_console_that_breaks_ends_the_machine_with_a_message(clock: str) -> None:
+    def broken(data: bytes) -> None:
+        raise ValueError("no more paper")
+
+    for character in ("\\n", "x"):
+        text = f"li t0, UART; li t1, '{character}'; sb t1, 0(t0)"
+        with supervised(text + POWEROFF, clock=clock, console=Callback(broken)) as machine:
+            outcome = machine.run(PATIENCE)
+            assert outcome.kind == "failed"
+            assert "no more paper" in outcome.message
+
+
 # --- registers, memory, steps ---
 
 
@@ -408,6 +447,11 @@ def test_code_that_somebody_else_writes_is_executed() -> None:
 
 
 # --- what went on ---
+
+
+def test_commands_need_a_machine_that_runs() -> None:
+    with supervised(SPIN) as machine, pytest.raises(DoppelError, match="not running"):
+        machine.sh("true")
 
 
 def test_statistics() -> None:

@@ -22,9 +22,10 @@ DATA = 0x8008_0000
 TABLE = DATA + 0x4000
 TABLE_WORDS = 64
 # x2 and x9 point to aligned data, x8 to misaligned data, x25 to the table; x26 is the distance to an alias of
-# the code. x27 to x29 are for stores into the code, x30 and x31 for the handler.
-POINTERS = {2: DATA, 8: DATA + 0x1805, 9: DATA + 0x1000, 25: TABLE, 26: 0}
-RESERVED = {*POINTERS, 27, 28, 29, 30, 31}
+# the code. x23 and x24 make random numbers for loops, x27 to x29 are for stores into the code, x30 and x31 for
+# the handler.
+POINTERS = {2: DATA, 8: DATA + 0x1805, 9: DATA + 0x1000, 25: TABLE, 26: 0, 23: 0x5851_F42D_4C95_7F2D}
+RESERVED = {*POINTERS, 24, 27, 28, 29, 30, 31}
 
 HANDLER_TEXT = """
     csrr x31, mcause
@@ -52,7 +53,7 @@ CSRS = (
 CONTROL = {"jal", "jalr", "beq", "bne", "blt", "bge", "bltu", "bgeu"}
 BRANCHES = ("beq", "bne", "blt", "bge", "bltu", "bgeu")
 PATCH_STORES = ("sb", "sh", "sw", "sd", "amoswap.w", "sc.w")
-LENGTHS = {"branch": 4, "jal": 4, "far": 8, "c.j": 2, "c.branch": 2, "patch": 24}
+LENGTHS = {"branch": 4, "jal": 4, "far": 8, "c.j": 2, "c.branch": 2, "loop": 16, "patch": 24}
 # Encodings that nothing has, and c.ebreak.
 GARBAGE = (0x0000, 0x8002, 0x9C41, 0x6101, 0x9002)
 
@@ -91,7 +92,8 @@ class Stream:
     """A program of ``size`` items from ``base`` up, the same for the same ``choice``.
 
     ``patching``, ``floats`` and ``traps`` say how much of it stores into the program, computes with floats,
-    traps; ``spread`` how many of the branches go anywhere rather than near by.
+    traps; ``spread`` how many of the branches go anywhere rather than near by. Branches go forward, except for
+    loops, which turn back by chance, and the end, which leads to the beginning: the program comes everywhere.
     """
 
     def __init__(
@@ -139,12 +141,15 @@ class Stream:
     def _item(self, index: int, size: int) -> _Item:
         choice = self.choice
         near = choice.random() >= self.spread
-        target = min(size - 1, max(0, index + choice.randint(-15, 15))) if near else choice.randrange(size)
+        behind = min(size - 1, index + (choice.randint(1, 12) if near else choice.randrange(size)))
+        before = max(0, index - choice.randint(0, 15)) if near else choice.randrange(index + 1)
         if choice.random() < self.patching:
+            target = choice.choice((behind, before))
             return _Item("patch", LENGTHS["patch"], target=target, seed=choice.getrandbits(30))
         roll = choice.random()
         if roll < 0.12:
-            kind = choice.choice(("branch", "branch", "branch", "jal", "far", "c.j", "c.branch"))
+            kind = choice.choice(("branch", "branch", "branch", "jal", "far", "c.j", "c.branch", "loop", "loop"))
+            target = before if kind == "loop" else behind
             return _Item(kind, LENGTHS[kind], target=target, seed=choice.getrandbits(30))
         if roll < 0.12 + self.traps:
             name = choice.choice(("ecall", "ebreak", "garbage", "garbage", "sfence.vma"))
@@ -231,6 +236,9 @@ class Stream:
         match item.kind:
             case "patch":
                 text = self._patch(item.seed, upper & 0xFFFFF, lower)
+            case "loop":
+                turn = f"bltz x24, {target}; nop" if distance >= -4000 else f"bgez x24, {at + 16}; j {target}"
+                text = f"mul x24, x24, x23; addi x24, x24, {item.seed % 1000}; {turn}"
             case "far":
                 text = f"auipc x1, {upper & 0xFFFFF}; jalr x1, {lower}(x1)"
             case "c.j" if -2048 <= distance < 2048:

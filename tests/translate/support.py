@@ -17,6 +17,7 @@ from doppel.memory.pager import ZeroPager
 from doppel.memory.view import GuestMemory
 from doppel.processor.exits import Exit, ExitReason
 from doppel.processor.processor import Hart, Processor
+from doppel.translate.engine.attention import LONGEST_BLOCK
 
 RAM_BASE = 0x8000_0000
 RAM_SIZE = 1 << 20
@@ -49,12 +50,12 @@ class Board:
     def hart(self) -> Hart:
         return self.harts[0]
 
-    def run(self, budget: int, hart: Hart | None = None) -> Exit:
-        """Spend exactly ``budget``, unless there is a reason to leave that the board does not know how to serve."""
+    def run(self, budget: int, hart: Hart | None = None, *, exact: bool = True) -> Exit:
+        """Spend ``budget``, unless there is a reason to leave that the board does not know how to serve."""
         hart = hart or self.hart
         end = hart.state.spent + budget
         while True:
-            exit = hart.run(end - hart.state.spent)
+            exit = hart.run(end - hart.state.spent, exact=exact)
             self.exits.append(exit.reason)
             if exit.reason is ExitReason.VM_FAULT:
                 if not self.fmap.is_present(exit.address >> PAGE_SHIFT):
@@ -166,10 +167,14 @@ class Pair:
         """Let S and U reach all memory."""
         self.set(pmpcfg=[PMP_EVERYTHING], pmpaddr=[ALL_ADDRESSES])
 
-    def run(self, budget: int) -> Exit:
+    def run(self, budget: int, *, exact: bool = True) -> Exit:
         """Let both spend the same, and compare what came of it."""
-        exit = self.board.run(budget)
-        for _ in range(budget):
+        end = self.native.state.spent + budget
+        exit = self.board.run(budget, exact=exact)
+        if exit.reason is ExitReason.BUDGET:
+            overrun = self.native.state.spent - end
+            assert overrun == 0 if exact else 0 <= overrun < LONGEST_BLOCK
+        while self.model.spent < self.native.state.spent:
             self.model.step()
         self.check()
         return exit

@@ -70,17 +70,19 @@ def test_at_length(seed: int) -> None:
     if seed % 5 == 4:
         translate(pair, (SatpMode.SV39, SatpMode.SV48)[seed & 1])
         pair.set_x(x26=0x4000_0000 - RAM_BASE)
-    run_in_steps(pair, choice, 30_000)
+    run_in_steps(pair, choice, 30_000, soft=seed % 2 == 0)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_little_room_for_decoded_code(seed: int) -> None:
+def test_little_room_for_decoded_code() -> None:
     """More pages of code than there is room for: the board discards them all, again and again."""
-    choice = random.Random(300 + seed)
-    board = Board(code_bytes=0)
-    pair = pair_with(Stream(choice, size=900, chunk=20, patching=0.02, spread=0.9), board)
-    run_in_steps(pair, choice, 8000)
-    assert board.exits.count(ExitReason.CODE_FULL) > 1
+    discarded = 0
+    for seed in range(4):
+        choice = random.Random(300 + seed)
+        board = Board(code_bytes=0)
+        pair = pair_with(Stream(choice, size=400, chunk=8, patching=0.02), board)
+        assert pair.run(10_000).reason is ExitReason.BUDGET
+        discarded += board.exits.count(ExitReason.CODE_FULL)
+    assert discarded > 20
 
 
 @pytest.mark.parametrize("behind", range(1, 9))

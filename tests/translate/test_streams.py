@@ -8,6 +8,7 @@ import pytest
 
 from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt, Mode, SatpMode, Status
 from doppel.processor.exits import ExitReason
+from doppel.translate.engine.attention import LONGEST_BLOCK
 
 from .streams import DATA, HANDLER, TABLE, Stream
 from .support import RAM_BASE, Board, Pair
@@ -34,21 +35,21 @@ def with_timer(pair: Pair) -> None:
     pair.set(mie=1 << Interrupt.STI, mstatus=STATUS | Status.MIE)
 
 
-def budgets(choice: random.Random, total: int) -> list[int]:
-    """Single steps, short runs, and ones on both sides of the longest block."""
-    found = []
-    while total > 0:
-        budget = choice.choice((1, 1, 2, 3, choice.randint(4, 100), choice.randint(100, 1500)))
-        if choice.random() < 0.15:
-            budget = choice.randint(2040, 2400)
-        found.append(min(budget, total))
-        total -= budget
-    return found
-
-
-def run_in_steps(pair: Pair, choice: random.Random, total: int) -> None:
-    for budget in budgets(choice, total):
-        assert pair.run(budget).reason is ExitReason.BUDGET
+def run_in_steps(pair: Pair, choice: random.Random, total: int, *, soft: bool = True) -> None:
+    """Single steps, short runs, ones around and above the longest block, and, if ``soft``, ones to a block's end."""
+    while pair.model.spent < total:
+        kind = choice.choice(("steps", "short", "long", "soft" if soft else "long"))
+        match kind:
+            case "steps":
+                for _ in range(choice.randint(1, 4)):
+                    assert pair.run(1).reason is ExitReason.BUDGET
+            case "short":
+                assert pair.run(choice.choice((2, 3, 10, 50, 400))).reason is ExitReason.BUDGET
+            case "long":
+                assert pair.run(choice.randint(LONGEST_BLOCK - 3, LONGEST_BLOCK + 1000)).reason is ExitReason.BUDGET
+            case "soft":
+                for _ in range(choice.randint(1, 8)):
+                    assert pair.run(choice.randint(1, 300), exact=False).reason is ExitReason.BUDGET
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -70,7 +71,7 @@ def test_with_timer_interrupts(seed: int) -> None:
     choice = random.Random(200 + seed)
     pair = pair_with(Stream(choice))
     with_timer(pair)
-    run_in_steps(pair, choice, 4000)
+    run_in_steps(pair, choice, 4000, soft=False)
     assert pair.native.state.interrupts > 3
 
 
@@ -103,4 +104,4 @@ def test_at_length(seed: int) -> None:
         with_timer(pair)
     if seed % 3 == 2:
         translate(pair, (SatpMode.SV39, SatpMode.SV48)[seed & 1])
-    run_in_steps(pair, choice, 30_000)
+    run_in_steps(pair, choice, 30_000, soft=seed % 3 != 1)

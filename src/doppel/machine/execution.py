@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Condition, Lock, Thread
 
-from doppel.machine.exits import ExitHandler, Next
+from doppel.machine.exits import ExitHandler, GuestFailure, Next
 from doppel.processor.exits import ExitReason
 from doppel.processor.processor import Hart
 from doppel.translate.exits import Request
@@ -50,6 +50,8 @@ class Execution(ABC):
         self.discard_code = discard_code
         self.halting = False
         self.changed = Condition(Lock())
+        self.threads: list[Thread] = []
+        """The threads that run harts, beside the one that called :meth:`run`."""
         self._started = [False] * len(harts)
 
     @abstractmethod
@@ -125,10 +127,17 @@ class Threads(Execution):
             Thread(target=self._thread, args=(hart,), name=f"hart {hart.index}", daemon=True)
             for hart in self.harts
         ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                self.threads.append(thread)
+                thread.start()
+        except RuntimeError as error:
+            self.threads.pop()
+            self._error = GuestFailure(f"the host does not give the machine its threads: {error}")
+            self.halt()
+        while self.threads:
+            self.threads[-1].join()
+            self.threads.pop()
         if self._error is not None:
             raise self._error
 

@@ -14,7 +14,7 @@ from doppel.processor.processor import Hart
 
 __all__ = ["ExitHandler", "GuestFailure", "Next"]
 
-_STORE = Access.STORE
+_STORE = int(Access.STORE)
 _MASKS = {size: (1 << 8 * size) - 1 for size in (1, 2, 4, 8)}
 
 
@@ -46,18 +46,18 @@ class ExitHandler:
 
     def device(self, hart: Hart, exit: Exit) -> None:
         """A load or store outside memory. An AMO there never gets here: it faults in native code."""
+        _, address, size, access, value = exit
         try:
-            if exit.access == _STORE:
-                size = exit.size
+            if access == _STORE:
                 # The exit carries the whole register.
-                self._bus.write(exit.address, size, exit.value & _MASKS[size])
+                self._bus.write(address, size, value & _MASKS[size])
                 hart.answer(0)
             else:
-                hart.answer(self._bus.read(exit.address, exit.size))
+                hart.answer(self._bus.read(address, size))
         except BusError:
             hart.fault()
         except Exception as error:
-            raise GuestFailure(f"{self._name(exit.address)} failed: {error!r}") from error
+            raise GuestFailure(f"{self._name(address)} failed: {error!r}") from error
 
     def _name(self, address: int) -> str:
         for region in self._bus:

@@ -36,15 +36,20 @@ class Outcome:
 
 
 class Lifecycle:
-    """``power_on`` brings the machine into the state in which it begins; ``on_end`` is called when it has
-    ended.
+    """``power_on`` brings the machine into the state in which it begins. ``flush`` is called just before it has
+    ended, to hand over its last output, and ``on_end`` just after.
     """
 
     def __init__(
-        self, execution: Execution, power_on: Callable[[], None], on_end: Callable[[], None]
+        self,
+        execution: Execution,
+        power_on: Callable[[], None],
+        flush: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
         self._execution = execution
         self._power_on = power_on
+        self._flush = flush
         self._on_end = on_end
         self._changed = Condition()
         self._conductor: Thread | None = None
@@ -94,19 +99,27 @@ class Lifecycle:
             self._conductor.start()
 
     def pause(self) -> None:
-        """Returns when no hart executes any more."""
+        """Returns when no hart executes any more; from a callback of a device, before that."""
         with self._changed:
             self._pausing = True
             conductor = self._conductor
-        if conductor is not None and conductor is not current_thread():
+        if conductor is not None:
             self._execution.halt()
-            conductor.join()
+            if not self.inside:
+                conductor.join()
 
     def stop(self) -> None:
-        """End the machine if it has not ended, and wait for that."""
+        """End the machine if it has not ended, and wait for that as in :meth:`pause`."""
         self.end(Outcome("stopped"))
         self.pause()
-        self.settle()
+        if not self.inside:
+            self.settle()
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread runs harts, so that it cannot wait for them."""
+        thread = current_thread()
+        return thread is self._conductor or thread in self._execution.threads
 
     def wait(self, timeout: float | None) -> Outcome:
         """The outcome; TimeoutError if there is none within ``timeout`` seconds."""
@@ -144,11 +157,7 @@ class Lifecycle:
             event = Outcome("failed", 1, str(error), error)
         except BaseException as error:
             event = Outcome("failed", 1, f"internal error: {error!r}", error)
-        with self._changed:
-            self._seconds += time.monotonic() - self._began
-            self._conductor = None
-        if event is not None:
-            self._finish(event)
+        self._finish(event)
 
     def _run(self) -> Outcome | None:
         """What the machine ended with, or None if it is to pause."""
@@ -166,9 +175,18 @@ class Lifecycle:
             if restart:
                 self._power_on()
 
-    def _finish(self, outcome: Outcome) -> None:
-        self._on_end()
+    def _finish(self, event: Outcome | None) -> None:
+        """Nobody runs the harts any more, and with an event never will."""
+        if event is not None:
+            try:
+                self._flush()
+            except Exception as error:
+                event = Outcome("failed", 1, f"the last output could not be handed over: {error!r}", error)
         with self._changed:
-            self.outcome = self.outcome or outcome
+            if self._conductor is current_thread():
+                self._seconds += time.monotonic() - self._began
+                self._conductor = None
+            self.outcome = self.outcome or event
             self._changed.notify_all()
-        self._on_end()
+        if event is not None:
+            self._on_end()

@@ -114,14 +114,17 @@ class Machine:
             instructions_per_tick=INSTRUCTIONS_PER_TICK,
             supervisor_calls=self._interface is Interface.IMPURE,
         )
-        self.memory = GuestMemory(
-            self.ram.fmap, self.ram.pool, self.ram.pager, self._processor.code_written
-        )
+        self.memory = GuestMemory(self.ram.fmap, self.ram.pool, self.ram.pager, self._processor.code_written)
         """Guest-physical memory: read, write, and segments as buffers."""
         self.console = Console(console, self._why_silent)
         """The serial console: text, expect() and send()."""
         self._connect(clock, epoch_ns)
-        self._add_virtio(shares)
+        try:
+            self._add_virtio(shares)
+        except BaseException:
+            for share in self._shares:
+                share.close()
+            raise
         self._shell = Shell(self.console)
         self.harts = [HartView(hart, self._check_quiet) for hart in self._processor.harts]
         """Registers and CSRs by name."""
@@ -158,7 +161,7 @@ class Machine:
             if clock == "host"
             else Turns(harts, self._handler, discard, instruction_clock, instruction_alarm, lock)
         )
-        self._life = Lifecycle(self._execution, self._power_on, self._ended)
+        self._life = Lifecycle(self._execution, self._power_on, self._flush, self.console.notify_end)
         if self._interface is Interface.IMPURE:
             firmware = Firmware(
                 harts,
@@ -262,7 +265,10 @@ class Machine:
         self._life.start()
 
     def pause(self) -> None:
-        """Stop all harts between two instructions; returns when they are. The host's time goes on."""
+        """Stop all harts between two instructions. The host's time goes on.
+
+        Returns when they have stopped; if it is called from a callback of the machine's own, before that.
+        """
         self._life.pause()
 
     def resume(self) -> None:
@@ -278,7 +284,7 @@ class Machine:
             self._life.begin_anew()
 
     def stop(self) -> None:
-        """End the machine; returns when it has ended."""
+        """End the machine; returns when it has ended, with the same exception as :meth:`pause`."""
         self._life.stop()
 
     def wait(self, timeout: float | None = None) -> Outcome:
@@ -309,10 +315,9 @@ class Machine:
         else:
             self._life.end(Outcome("reboot"))
 
-    def _ended(self) -> None:
+    def _flush(self) -> None:
         with self.board.bus.lock:
             self.board.uart.flush()
-        self.console.notify_end()
 
     def _why_silent(self) -> str | None:
         outcome = self._life.outcome
@@ -327,8 +332,10 @@ class Machine:
 
         Raises:
             TimeoutError: it did not end within ``timeout`` seconds, or there is no shell.
-            DoppelError: the machine ended first.
+            DoppelError: the machine does not run, or ended first.
         """
+        if not self.running and self.outcome is None:
+            raise DoppelError("the machine is not running", "start() it first")
         return self._shell.run(command, timeout)
 
     def step(self, hart: int = 0, count: int = 1) -> int:
@@ -337,6 +344,8 @@ class Machine:
         Fewer if it waits for an interrupt for long, or the machine ends. A trap counts as one.
         """
         self._check_quiet()
+        # What halted the harts for a pause must not halt these instructions too.
+        self._execution.go_on()
         runner = self._processor.harts[hart]
         began = runner.state.spent
         alarm = Timer(_LONGEST_STEP, runner.stop)
@@ -396,6 +405,10 @@ class Machine:
         """End the machine and give back all it has of the host. Its console text and outcome stay."""
         if self._closed:
             return
+        if self._life.inside:
+            raise DoppelError(
+                "a machine cannot be closed by a callback of its own", "stop() it there instead"
+            )
         self._life.stop()
         self._closed = True
         self._finalizer.detach()

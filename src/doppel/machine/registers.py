@@ -44,7 +44,7 @@ class Registers(MutableMapping[str, int]):
     def __setitem__(self, name: str, value: int) -> None:
         self._check()
         array, number = self._place(name)
-        if array is self._hart.state.f or number:
+        if number or x_register(name) is None:
             array[number] = value & MASK64
 
     def __delitem__(self, name: str) -> None:

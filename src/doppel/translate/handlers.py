@@ -72,6 +72,7 @@ class HandlerCompiler:
         symbol = f"@pair.{first.base.name}.{first.length}.{second.base.name}.{second.length}"
         a = _BodyLowering(self.program, first, near=False)
         left = a.execute()
+        a.look_again(left)
         near = bool(self.handler(second).near)
         b = _BodyLowering(self.program, second, near=near, out=a.out, record=a.following(), budget=left)
         b.go_on(b.execute())
@@ -108,6 +109,7 @@ class _BodyLowering(FunctionLowering):
         self.leave = self.out.label("finish")
         self.taken_slot = ""
         self.target_slot = ""
+        self.changed_slot = ""
         self.branches = False
         self.jumps = False
 
@@ -136,6 +138,24 @@ class _BodyLowering(FunctionLowering):
             out.begin(completed)
         self._write_result()
         return out.op("i64", f"add i64 {self.budget}, -1").text
+
+    def stored_slowly(self) -> None:
+        """The next instruction may be another one now."""
+        if not self.changed_slot:
+            self.changed_slot = self.out.alloca("i1")
+        self.out.store(Value("true", "i1"), "i1", self.changed_slot)
+
+    def look_again(self, left: str) -> None:
+        """Go on at the next record if code may have changed, as the first of a pair."""
+        if not self.changed_slot:
+            return
+        # Allocated after the fact: initialized where the handler begins.
+        self.out.lines.insert(0, f"  store i1 false, ptr {self.changed_slot}")
+        changed, same = self.out.label("changed"), self.out.label("same")
+        self.out.branch(self.out.load("i1", self.changed_slot), changed, same, unlikely=True)
+        self.out.begin(changed)
+        dispatch(self.out, self.following(), left)
+        self.out.begin(same)
 
     def go_on(self, left: str) -> None:
         """Jump to the handler of what comes next."""

@@ -96,6 +96,7 @@ def _store(low: FunctionLowering, args: Arguments) -> None:
 
     def miss() -> None:
         low.call_function(access.store_slow, [None, address, value, Value(str(size), "const", size)])
+        low.stored_slowly()
 
     _through_tlb(low, address, size, TLB.store_tag, hit, miss)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
-__all__ = ["HOST", "SYS_FUTEX", "FlagMove", "Host"]
+__all__ = ["HOST", "SYS_FUTEX", "SYS_SCHED_YIELD", "FlagMove", "Host"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Host:
     """``declarations``, then how to read the status (i32 or i64 ``%status``) and how to write ``%status``."""
 
     futex: int
+    sched_yield: int
     status_type: str
     declarations: str
     read_status: str
@@ -32,6 +33,7 @@ class Host:
 # Intel SDM volume 1, 10.2.3: MXCSR. All exceptions masked, round to nearest, no flush to zero.
 _X86_64 = Host(
     futex=202,
+    sched_yield=24,
     status_type="i32",
     declarations="declare void @llvm.x86.sse.stmxcsr(ptr)\ndeclare void @llvm.x86.sse.ldmxcsr(ptr)\n",
     read_status=(
@@ -46,6 +48,7 @@ _X86_64 = Host(
 # Arm ARM C5.2.10: FPSR.
 _AARCH64 = Host(
     futex=98,
+    sched_yield=124,
     status_type="i64",
     declarations="declare i64 @llvm.aarch64.get.fpsr()\ndeclare void @llvm.aarch64.set.fpsr(i64)\n",
     read_status="{status} = call i64 @llvm.aarch64.get.fpsr()",
@@ -56,3 +59,4 @@ _AARCH64 = Host(
 
 HOST = _AARCH64 if platform.machine() == "aarch64" else _X86_64
 SYS_FUTEX = HOST.futex
+SYS_SCHED_YIELD = HOST.sched_yield

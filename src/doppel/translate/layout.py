@@ -235,6 +235,12 @@ MACHINE = Layout(
         ("code_used", "u64", 0, "decoded pages handed out"),
         ("code_free", "ptr", 0, "decoded pages given back, linked through their first word (one hart only)"),
         ("code_writes", "u64", 0, "stores that hit pages with decoded code"),
+        (
+            "code_lock",
+            "u64",
+            1,
+            "1 while somebody makes or drops decoded pages, or decodes one of several harts",
+        ),
         ("flush_epoch", "u64", 0, "counts pages that became decoded ones, when there are several harts"),
         ("hart_count", "u64", 0, "harts"),
         ("supervisor_calls", "u64", 0, "1: traps to M mode leave native code (the impure interface)"),

@@ -78,6 +78,9 @@ class FunctionLowering:
         module = inspect.getmodule(source)
         self._globals = vars(module) if module else {}
 
+    def stored_slowly(self) -> None:
+        """Called where a store has taken the slow path, and may have changed code."""
+
     def run(self) -> None:
         """Emit the whole body; falling off its end leaves."""
         assigned = {

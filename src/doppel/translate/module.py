@@ -47,6 +47,7 @@ def module_text(triple: str, data_layout: str) -> str:
         _straddle(program),
         _illegal(program),
         _page_end(),
+        _dropped(),
         _run(program),
         _exported(program),
     ]
@@ -258,6 +259,14 @@ def _page_end() -> str:
     out = Emitter()
     look_up(out, record_pc(out, "%rec"), "%budget", "%rec")
     return handler_type("@page_end", out.body())
+
+
+def _dropped() -> str:
+    """A record of a page that is not that page's any more: go on at the same address."""
+    out = Emitter()
+    out.store(record_pc(out, "%rec"), "i64", "%h", HART["pc"].offset)
+    tail_call(out, "@enter", "%rec", "%budget")
+    return handler_type("@dropped", out.body())
 
 
 def _run(program: Program) -> str:

@@ -33,6 +33,7 @@ class Sbi:
         self._functions: dict[int, tuple[tuple[Function, ...], bool]] = {
             extension.identifier: (tuple(extension.functions()), extension.legacy) for extension in extensions
         }
+        self._registers = [hart.state.x for hart in platform.harts]
 
     def has(self, identifier: int) -> bool:
         """Whether there is an extension of that number."""
@@ -40,18 +41,18 @@ class Sbi:
 
     def call(self, hart: Hart) -> None:
         """Serve the ECALL at the hart's pc, which goes on behind it or where the function says."""
-        state = hart.state
-        registers = state.x
-        state.pc += ECALL_LENGTH
-        functions, legacy = self._functions.get(registers[A7], _NONE)
-        number = 0 if legacy else registers[A6]
+        registers = self._registers[hart.index]
+        arguments = registers[A0 : A7 + 1]
+        hart.state.pc += ECALL_LENGTH
+        functions, legacy = self._functions.get(arguments[A7 - A0], _NONE)
+        number = 0 if legacy else arguments[A6 - A0]
         if number >= len(functions):
             registers[A0] = SbiError.NOT_SUPPORTED
             if not legacy:
                 registers[A1] = 0
             return
         try:
-            value = functions[number](Call(hart))
+            value = functions[number](Call(hart, arguments))
         except SbiFailure as failure:
             registers[A0], registers[A1] = failure.error, 0
             return

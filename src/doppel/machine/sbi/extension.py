@@ -77,13 +77,13 @@ class Platform(Protocol):
 
 
 class Call:
-    """One call: the hart that makes it and its registers ``a0`` to ``a5``."""
+    """One call: the hart that makes it and its registers from ``a0`` on."""
 
     __slots__ = ("arguments", "hart")
 
-    def __init__(self, hart: Hart) -> None:
+    def __init__(self, hart: Hart, arguments: list[int]) -> None:
         self.hart = hart
-        self.arguments: list[int] = hart.state.x[10:16]
+        self.arguments = arguments
 
 
 Function = Callable[[Call], "int | None"]

@@ -128,7 +128,10 @@ def look_around(h: Hart) -> Word:
     update_timers(h)
     cause = pending_interrupt(h)
     if cause != 0:
-        h.waiting = 0
+        if h.waiting != 0:
+            # While it waits, nobody waits for this hart to serve a request: look for those first.
+            h.waiting = 0
+            return Word(AGAIN)
         h.interrupts = h.interrupts + 1
         take_trap(h, cause, Word(0))
         return Word(0)

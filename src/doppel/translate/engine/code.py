@@ -14,17 +14,22 @@ from doppel.isa.words import Word
 from doppel.memory.entry import Entry
 from doppel.translate.engine.views import flush_all, request_attention
 from doppel.translate.exits import ExitReason, Request
+from doppel.translate.host import SYS_SCHED_YIELD
 from doppel.translate.layout import CODE_PAGE, HART, RECORD
 from doppel.translate.pointers import (
     Pointer,
     add_machine,
     address_of,
+    call_native,
+    compare_exchange,
+    exchange,
     fetch_and,
     fetch_or,
     is_null,
     machine,
     null,
     offset,
+    pointer_bits,
     raise_exit,
     read,
     read_pointer,
@@ -34,7 +39,7 @@ from doppel.translate.pointers import (
     write_pointer,
 )
 
-__all__ = ["code_overwritten", "code_page", "code_page_ready", "code_written", "post"]
+__all__ = ["acquire", "code_overwritten", "code_page", "code_page_ready", "code_written", "post", "release"]
 
 # A page that is stored to this often is data by now.
 STORES_UNTIL_DATA = 64
@@ -63,11 +68,22 @@ def post_others(h: Hart, request: Word) -> None:
         index = index + 1
 
 
-def reset_records(page: Pointer, first: Word, end: Word) -> None:
-    """Make records "not decoded", by byte offsets in the record array."""
+def acquire(h: Hart) -> None:
+    """Take the lock under which decoded pages are made and dropped, and with several harts decoded."""
+    while not compare_exchange(machine(h, "code_lock"), 0, 8, Word(0), Word(1)):
+        call_native(machine(h, "syscall"), SYS_SCHED_YIELD)
+
+
+def release(h: Hart) -> None:
+    """Give the lock back."""
+    exchange(machine(h, "code_lock"), 0, Word(0))
+
+
+def fill_records(page: Pointer, first: Word, end: Word, handler: Pointer) -> None:
+    """Give records a handler, by byte offsets in the record array."""
     at = first
     while at < end:
-        write_pointer(page, at, symbol("decode"))
+        write_pointer(page, at, handler)
         at = at + RECORD.size
 
 
@@ -91,20 +107,23 @@ def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
     if not is_null(known):
         return known
     page = allocate(h, physical)
-    reset_records(page, Word(0), Word(LAST_RECORD))
+    fill_records(page, Word(0), Word(LAST_RECORD), symbol("decode"))
     write_pointer(page, LAST_RECORD, symbol("page_end"))
     write_pointer(page, CODE_PAGE.host, host)
     write(page, CODE_PAGE.guest_page, 8, number)
     write(page, CODE_PAGE.stores, 8, 0)
-    before = fetch_or(machine(h, "fmap"), number << 3, Word(Entry.CODE))
-    if before & Entry.CODE == 0:
-        add_machine(h, "flush_epoch", 1)
-        flush_all(h)
-        post_others(h, Word(Request.FLUSH))
-    write(page, CODE_PAGE.epoch, 8, machine(h, "flush_epoch"))
     write(page, CODE_PAGE.ready, 8, 0)
-    write_pointer(slot, 0, page)
-    return page
+    acquire(h)
+    known = read_pointer(slot, 0)
+    if is_null(known):
+        known = page
+        fetch_or(machine(h, "fmap"), number << 3, Word(Entry.CODE))
+        write(page, CODE_PAGE.epoch, 8, add_machine(h, "flush_epoch", 1) + 1)
+        write_pointer(slot, 0, page)
+        post_others(h, Word(Request.FLUSH))
+    release(h)
+    flush_all(h)
+    return known
 
 
 def code_page_ready(h: Hart, page: Pointer) -> bool:
@@ -133,15 +152,24 @@ def code_page_ready(h: Hart, page: Pointer) -> bool:
 
 
 def drop(h: Hart, number: Word, page: Pointer) -> None:
-    """Forget a decoded page; stores to it are ordinary again."""
-    write_pointer(offset(machine(h, "code_table"), number << 3), 0, null())
-    fetch_and(machine(h, "fmap"), number << 3, ~Entry.CODE)
+    """Forget a decoded page; stores to it are ordinary again.
+
+    This hart may be in the midst of it: whatever comes next there leads out of it.
+    """
+    acquire(h)
+    slot = offset(machine(h, "code_table"), number << 3)
+    mine = pointer_bits(read_pointer(slot, 0)) == pointer_bits(page)
+    if mine:
+        write_pointer(slot, 0, null())
+        fetch_and(machine(h, "fmap"), number << 3, ~Entry.CODE)
+    release(h)
+    fill_records(page, Word(0), Word(LAST_RECORD), symbol("dropped"))
     flush_all(h)
-    if machine(h, "hart_count") == 1:
+    if machine(h, "hart_count") != 1:
+        post_others(h, Word(Request.FLUSH))
+    elif mine:
         write_pointer(page, 0, machine(h, "code_free"))
         set_machine(h, "code_free", page)
-    else:
-        post_others(h, Word(Request.FLUSH))
 
 
 def code_overwritten(h: Hart, number: Word) -> None:
@@ -149,8 +177,10 @@ def code_overwritten(h: Hart, number: Word) -> None:
 
     Harts may be executing it meanwhile, so its memory is not used again before all have stood still.
     """
+    acquire(h)
     write_pointer(offset(machine(h, "code_table"), number << 3), 0, null())
     fetch_and(machine(h, "fmap"), number << 3, ~Entry.CODE)
+    release(h)
     post(offset(address_of(h, "x"), 0), Word(Request.FLUSH))
     post_others(h, Word(Request.FLUSH))
 
@@ -172,4 +202,6 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
     # pair with it.
     first = at - 6 if at >= 6 else Word(0)
     end = (at + size + 1) * RECORD.per_byte
-    reset_records(page, (first & ~1) * RECORD.per_byte, end if end < LAST_RECORD else Word(LAST_RECORD))
+    if end > LAST_RECORD:
+        end = Word(LAST_RECORD)
+    fill_records(page, (first & ~1) * RECORD.per_byte, end, symbol("decode"))

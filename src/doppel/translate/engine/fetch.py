@@ -8,7 +8,7 @@ from doppel.isa.privileged.pmp import pmp_allows
 from doppel.isa.privileged.translation import translate
 from doppel.isa.words import Trap, Word, div_unsigned
 from doppel.translate.engine.access import frame_pointer, is_memory
-from doppel.translate.engine.code import code_page, code_page_ready
+from doppel.translate.engine.code import acquire, code_page, code_page_ready, release
 from doppel.translate.engine.views import note_superpage
 from doppel.translate.layout import CODE_PAGE, ITLB, RECORD
 from doppel.translate.pointers import (
@@ -107,7 +107,23 @@ def page_of(h: Hart, record: Pointer) -> Pointer:
 
 
 def decode_in_page(h: Hart, record: Pointer) -> bool:
-    """Decode the instruction of a record in place; False if it straddles the end of its page."""
+    """Decode the instruction of a record in place; False if it straddles the end of its page.
+
+    Of several harts one at a time does that: a handler must not meet the operands of another instruction,
+    whatever the guest stores there meanwhile.
+    """
+    if machine(h, "hart_count") == 1:
+        return decode_here(h, record)
+    acquire(h)
+    fits = True
+    if read(record, 0, 8) == pointer_bits(symbol("decode")):
+        fits = decode_here(h, record)
+    release(h)
+    return fits
+
+
+def decode_here(h: Hart, record: Pointer) -> bool:
+    """See :func:`decode_in_page`."""
     page = page_of(h, record)
     at = (pointer_bits(record) - pointer_bits(page)) >> 3
     host = read_pointer(page, CODE_PAGE.host)
@@ -132,10 +148,16 @@ def join(h: Hart, record: Pointer, host: Pointer, first: Word, at: Word, length:
     if bits & 3 != 3:
         bits = bits & 0xFFFF
     following = offset(record, length * RECORD.per_byte)
-    # A record that is decoded already may be a pair itself by now: look at its instruction, leave it alone.
-    if read(following, 0, 8) != pointer_bits(symbol("decode")):
-        following = offset(address_of(h, "scratch"), LOOK_AHEAD)
-    second = decode_record(h, following, bits, behind) >> 8
+    second = Word(0)
+    if read(following, 0, 8) == pointer_bits(symbol("decode")):
+        second = decode_record(h, following, bits, behind) >> 8
+    else:
+        # A record that is decoded already may be a pair itself by now, so that is left alone. What it was
+        # decoded from may be stored over at this moment: its operands must be those of what is there now.
+        copy = offset(address_of(h, "scratch"), LOOK_AHEAD)
+        second = decode_record(h, copy, bits, behind) >> 8
+        if read(copy, RECORD.imm, 8) != read(following, RECORD.imm, 8):
+            return
     handler = read_pointer(symbol("pair_handlers"), first * read(symbol("pair_row"), 0, 8) + second * 8)
     if not is_null(handler):
         write_pointer(record, 0, handler)
@@ -149,6 +171,7 @@ def instruction_bits(h: Hart, record: Pointer) -> Word:
     at = (pointer_bits(record) - pointer_bits(page)) >> 3
     host = read_pointer(page, CODE_PAGE.host)
     bits = read(host, at, 2)
-    if bits & 3 == 3:
+    # What stands at the end of the page may be stored over at this moment.
+    if bits & 3 == 3 and at != 4094:
         bits = bits | read(host, at + 2, 2) << 16
     return bits

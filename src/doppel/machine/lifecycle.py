@@ -36,8 +36,8 @@ class Outcome:
 
 
 class Lifecycle:
-    """``power_on`` brings the machine into the state in which it begins. ``flush`` is called just before it has
-    ended, to hand over its last output, and ``on_end`` just after.
+    """``power_on`` brings the machine into the state in which it begins. ``flush`` is called just before the
+    end, to hand over the last output, and ``on_end`` just after it.
     """
 
     def __init__(

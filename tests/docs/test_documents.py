@@ -31,7 +31,11 @@ def run_examples(page: str) -> None:
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             exec(compile("\n" * line + block[2], page, "exec"), names)
-        if following is not None and following[1] == "text" and not text[block.end() : following.start()].strip():
+        if (
+            following is not None
+            and following[1] == "text"
+            and not text[block.end() : following.start()].strip()
+        ):
             checker = doctest.OutputChecker()
             assert checker.check_output(following[2], output.getvalue(), doctest.ELLIPSIS), (
                 f"{page}:{line} prints:\n{output.getvalue()}"

@@ -89,7 +89,13 @@ def test_nothing_is_released_twice_or_from_elsewhere() -> None:
     pool = FramePool(8 * PAGE_SIZE)
     offset = pool.allocate(4)
     pool.release(offset, 2)
-    for bad, count in ((offset, 1), (offset, 4), (offset + PAGE_SIZE, 2), (-PAGE_SIZE, 1), (8 * PAGE_SIZE, 1)):
+    for bad, count in (
+        (offset, 1),
+        (offset, 4),
+        (offset + PAGE_SIZE, 2),
+        (-PAGE_SIZE, 1),
+        (8 * PAGE_SIZE, 1),
+    ):
         with pytest.raises(ValueError, match="not in use"):
             pool.release(bad, count)
     for bad, count in ((offset + 2 * PAGE_SIZE + 1, 1), (offset + 2 * PAGE_SIZE, 0)):

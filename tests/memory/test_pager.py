@@ -15,14 +15,19 @@ FIRST = 1000
 PAGES = 1500
 
 
-def made(frames: int = PAGES, areas: tuple[tuple[int, int], ...] = ((FIRST, PAGES),)) -> tuple[FMap, FramePool, ZeroPager]:
+def made(
+    frames: int = PAGES, areas: tuple[tuple[int, int], ...] = ((FIRST, PAGES),)
+) -> tuple[FMap, FramePool, ZeroPager]:
     fmap, pool = FMap(FIRST + 2 * PAGES), FramePool(frames * PAGE_SIZE)
     for first, pages in areas:
         fmap.add_memory(first, pages)
     return fmap, pool, ZeroPager(fmap, pool)
 
 
-@given(touched=st.lists(st.integers(0, PAGES - 1), max_size=40), kept=st.sets(st.integers(0, PAGES - 1), max_size=5))
+@given(
+    touched=st.lists(st.integers(0, PAGES - 1), max_size=40),
+    kept=st.sets(st.integers(0, PAGES - 1), max_size=5),
+)
 @settings(max_examples=30, deadline=None)
 def test_every_page_gets_a_frame_of_its_own(touched: list[int], kept: set[int]) -> None:
     fmap, pool, pager = made()
@@ -59,7 +64,9 @@ def test_a_cluster_is_aligned_and_contiguous() -> None:
     pager.fault(1024 + 100)
     frames = dict(fmap.frames())
     assert sorted(frames) == list(range(1024, 1024 + CLUSTER_PAGES))
-    assert [frames[page] - frames[1024] for page in sorted(frames)] == [i * PAGE_SIZE for i in range(CLUSTER_PAGES)]
+    assert [frames[page] - frames[1024] for page in sorted(frames)] == [
+        i * PAGE_SIZE for i in range(CLUSTER_PAGES)
+    ]
     fmap.close()
     pool.close()
 

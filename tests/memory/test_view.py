@@ -52,7 +52,8 @@ lengths = st.one_of(st.integers(0, 20), st.integers(0, 3 * PAGE_SIZE))
 
 def inside(address: int, length: int) -> bool:
     return any(
-        first * PAGE_SIZE <= address and address + length <= (first + PAGES) * PAGE_SIZE for first in (LOW, HIGH)
+        first * PAGE_SIZE <= address and address + length <= (first + PAGES) * PAGE_SIZE
+        for first in (LOW, HIGH)
     )
 
 
@@ -105,7 +106,20 @@ def test_what_is_written_is_read(order: list[int] | None, address: int, data: by
 
 @pytest.mark.parametrize(
     "address",
-    [0, BASE - 1, -1, -8, -PAGE_SIZE, -UPPER, END, END - 4, (1 << 64) - 4, (1 << 64) - PAGE_SIZE, 1 << 63, 1 << 64]
+    [
+        0,
+        BASE - 1,
+        -1,
+        -8,
+        -PAGE_SIZE,
+        -UPPER,
+        END,
+        END - 4,
+        (1 << 64) - 4,
+        (1 << 64) - PAGE_SIZE,
+        1 << 63,
+        1 << 64,
+    ]
     + [BASE + (1 << 64), UPPER + PAGES * PAGE_SIZE - 7, 1 << 200, -(1 << 200)],
 )
 def test_hostile_addresses(address: int) -> None:

@@ -148,7 +148,9 @@ class Stream:
             return _Item("patch", LENGTHS["patch"], target=target, seed=choice.getrandbits(30))
         roll = choice.random()
         if roll < 0.12:
-            kind = choice.choice(("branch", "branch", "branch", "jal", "far", "c.j", "c.branch", "loop", "loop"))
+            kind = choice.choice(
+                ("branch", "branch", "branch", "jal", "far", "c.j", "c.branch", "loop", "loop")
+            )
             target = before if kind == "loop" else behind
             return _Item(kind, LENGTHS[kind], target=target, seed=choice.getrandbits(30))
         if roll < 0.12 + self.traps:

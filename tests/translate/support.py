@@ -32,13 +32,19 @@ PMP_EVERYTHING = 0x1F
 class Board:
     """Harts over RAM; VM-faults are answered, and accesses to anything else fault unless ``devices``."""
 
-    def __init__(self, harts: int = 1, *, size: int = RAM_SIZE, devices: bool = False, **options: object) -> None:
+    def __init__(
+        self, harts: int = 1, *, size: int = RAM_SIZE, devices: bool = False, **options: object
+    ) -> None:
         self.pool = FramePool(size)
         self.fmap = FMap((RAM_BASE + size) >> PAGE_SHIFT)
         self.fmap.add_memory(RAM_BASE >> PAGE_SHIFT, size >> PAGE_SHIFT)
         self.pager = ZeroPager(self.fmap, self.pool)
         self.memory = GuestMemory(self.fmap, self.pool, self.pager)
-        settings: dict[str, object] = {"clock": "icount", "instructions_per_tick": TICK, "code_bytes": CODE_BYTES}
+        settings: dict[str, object] = {
+            "clock": "icount",
+            "instructions_per_tick": TICK,
+            "code_bytes": CODE_BYTES,
+        }
         self.processor = Processor(self.fmap, self.pool, harts, **(settings | options))  # type: ignore[arg-type]
         self.memory.code_written = self.processor.code_written
         self.harts = self.processor.harts
@@ -208,7 +214,9 @@ class Pair:
             # The place for writes to x0 has no meaning.
             for index in range(min(field.count, 32)):
                 if ours[index] != theirs[index]:
-                    found.append(f"{field.name}[{index}]: {ours[index]:#x} instead of {int(theirs[index]):#x}")
+                    found.append(
+                        f"{field.name}[{index}]: {ours[index]:#x} instead of {int(theirs[index]):#x}"
+                    )
         if self.native.instructions != model.retired:
             found.append(f"retired: {self.native.instructions} instead of {int(model.retired)}")
         if state.spent != model.spent:

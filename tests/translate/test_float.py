@@ -114,7 +114,11 @@ def against_unicorn(native: Native, unicorn: Oracle, instruction: Instruction, c
                 continue
             if writes_single(instruction):
                 expected |= BOX
-            assert (hex(value), flags) == (hex(expected), expected_flags), (rm, hex(fcsr), [hex(v) for v in operands])
+            assert (hex(value), flags) == (hex(expected), expected_flags), (
+                rm,
+                hex(fcsr),
+                [hex(v) for v in operands],
+            )
 
 
 @pytest.mark.parametrize("instruction", COMPUTING, ids=lambda i: i.name)
@@ -140,7 +144,11 @@ def special(bits: int) -> list[int]:
     one = (top >> 1) << fraction
     magnitudes = [
         *(0, 1, (1 << fraction) - 1, 1 << fraction, (top << fraction) - 1, top << fraction),
-        *((top << fraction) + 1, (top << fraction) + (1 << fraction - 1), (top << fraction) + (1 << fraction - 1) + 5),
+        *(
+            (top << fraction) + 1,
+            (top << fraction) + (1 << fraction - 1),
+            (top << fraction) + (1 << fraction - 1) + 5,
+        ),
         *(one - 1, one, one + 1, one + (1 << fraction - 1), 2 << fraction),
     ]
     return [sign << bits - 1 | magnitude for magnitude in magnitudes for sign in (0, 1)]
@@ -155,12 +163,16 @@ def find(name: str) -> Instruction:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-@pytest.mark.parametrize("name", ["fadd", "fsub", "fmul", "fdiv", "fsqrt", "feq", "flt", "fle", "fmin", "fmax"])
+@pytest.mark.parametrize(
+    "name", ["fadd", "fsub", "fmul", "fdiv", "fsqrt", "feq", "flt", "fle", "fmin", "fmax"]
+)
 def test_special_operands(native: Native, name: str, bits: int) -> None:
     """All pairs: signaling and quiet NaNs in any place, invalid operations, division by zero, overflow."""
     instruction = find(f"{name}.{'s' if bits == 32 else 'd'}")
     values = [boxed(v, bits) for v in special(bits)]
-    pairs = [(0, a, b, 0) for a in values for b in (values if "fs2" in instruction.parameters else values[:1])]
+    pairs = [
+        (0, a, b, 0) for a in values for b in (values if "fs2" in instruction.parameters else values[:1])
+    ]
     against_model(native, instruction, 0, pairs)
 
 
@@ -219,7 +231,9 @@ def test_conversions_between_formats(native: Native, name: str) -> None:
         # Around single's overflow, its least normal number and its least subnormal one: tininess after rounding.
         for exponent in (127, 128, -126, -127, -148, -149, -150, -151):
             power = 1023 + exponent << 52
-            values += [power + step for step in (-1, 0, 1, -(1 << 28), -(1 << 28) - 1, 1 << 28, (1 << 28) + 1)]
+            values += [
+                power + step for step in (-1, 0, 1, -(1 << 28), -(1 << 28) - 1, 1 << 28, (1 << 28) + 1)
+            ]
     for rm in MODES:
         against_model(native, instruction, rm, [(0, boxed(v, bits), 0, 0) for v in values])
 

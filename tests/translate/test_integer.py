@@ -14,7 +14,18 @@ from doppel.isa.privileged.constants import Mode, SatpMode
 from doppel.isa.syntax import parse_syntax
 from doppel.processor.exits import ExitReason
 
-from ..isa.oracle import CODE, DATA, DATA_SIZE, RAM_SIZE, Outcome, Vector, model_engine, unicorn_engine, vectors, word_of
+from ..isa.oracle import (
+    CODE,
+    DATA,
+    DATA_SIZE,
+    RAM_SIZE,
+    Outcome,
+    Vector,
+    model_engine,
+    unicorn_engine,
+    vectors,
+    word_of,
+)
 from .support import ALL_ADDRESSES, PMP_EVERYTHING, RAM_BASE, STOP, Board
 from .tables import PageTables
 

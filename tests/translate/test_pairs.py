@@ -14,7 +14,17 @@ from doppel.isa.syntax import parse_syntax
 from doppel.processor.exits import ExitReason
 from doppel.translate.pairs import _PAIRS
 
-from ..isa.oracle import CODE, DATA, DATA_SIZE, RAM_SIZE, Outcome, Vector, encode_random, model_engine, vectors
+from ..isa.oracle import (
+    CODE,
+    DATA,
+    DATA_SIZE,
+    RAM_SIZE,
+    Outcome,
+    Vector,
+    encode_random,
+    model_engine,
+    vectors,
+)
 from .support import RAM_BASE, Board, Pair
 from .test_integer import board, flow, step
 
@@ -122,7 +132,9 @@ def test_a_store_that_changes_the_second(first: Instruction, second: Instruction
     behind = second.pattern.encode(
         {f.name: FIELDS.get(f.name, 8 if "imm" in f.name else 1) for f in second.pattern.fields}
     )
-    prologue = assemble(f"again: c.addi s1, -1; beqz s1, 1f; li a0, {RAM_BASE + 0x1000}; 1: j 2f; 2:", RAM_BASE)
+    prologue = assemble(
+        f"again: c.addi s1, -1; beqz s1, 1f; li a0, {RAM_BASE + 0x1000}; 1: j 2f; 2:", RAM_BASE
+    )
     at = RAM_BASE + len(prologue)
     changed = at + first.length
     epilogue = f"c.nop; c.nop; c.nop; c.nop; li a0, {changed}; bnez s1, {RAM_BASE}; wfi"

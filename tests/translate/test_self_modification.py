@@ -203,7 +203,9 @@ def test_an_instruction_that_straddles_two_pages(part: str) -> None:
     run_to_wait(pair)
 
 
-@pytest.mark.parametrize("store", ["sd a1, (a0)", "amoswap.d a2, a1, (a0)", "cbo.zero (a0)", "lr.d a2, (a0); sc.d a2, a1, (a0)"])
+@pytest.mark.parametrize(
+    "store", ["sd a1, (a0)", "amoswap.d a2, a1, (a0)", "cbo.zero (a0)", "lr.d a2, (a0); sc.d a2, a1, (a0)"]
+)
 def test_every_kind_of_store(store: str) -> None:
     pair = Pair()
     pair.load(
@@ -260,7 +262,9 @@ def test_memory_written_from_outside() -> None:
 def test_memory_written_from_outside_across_pages() -> None:
     pair = Pair()
     first, second = RAM_BASE + 0x1000 - 8, RAM_BASE + 0x1000
-    pair.load("again: jal x1, 1f; jal x1, 2f; j again; .zero 4068; 1: addi a0, a0, 1; ret; 2: addi a1, a1, 1; ret")
+    pair.load(
+        "again: jal x1, 1f; jal x1, 2f; j again; .zero 4068; 1: addi a0, a0, 1; ret; 2: addi a1, a1, 1; ret"
+    )
     pair.run(4000)
     pair.write(first, code("addi a0, a0, 5; ret; addi a1, a1, 5"))
     assert second - first == 8

@@ -46,7 +46,10 @@ def run_in_steps(pair: Pair, choice: random.Random, total: int, *, soft: bool = 
             case "short":
                 assert pair.run(choice.choice((2, 3, 10, 50, 400))).reason is ExitReason.BUDGET
             case "long":
-                assert pair.run(choice.randint(LONGEST_BLOCK - 3, LONGEST_BLOCK + 1000)).reason is ExitReason.BUDGET
+                assert (
+                    pair.run(choice.randint(LONGEST_BLOCK - 3, LONGEST_BLOCK + 1000)).reason
+                    is ExitReason.BUDGET
+                )
             case "soft":
                 for _ in range(choice.randint(1, 8)):
                     assert pair.run(choice.randint(1, 300), exact=False).reason is ExitReason.BUDGET

@@ -27,7 +27,17 @@ FRAMES = (RAM_BASE + 0x1_0000, RAM_BASE + 0x1_2000, RAM_BASE + 0x1_4000)
 CODE_FRAME = RAM_BASE + 0x1_6000
 NOWHERE = 0x4000_0000
 # Neighbours, both halves, the upper end, and addresses that only Sv48 or nobody has.
-PAGES = (0x5000, 0x6000, 0x4000_0000, 0x3F_FFFF_F000, MASK64 - 0xFFF, 0x7FFF_FFFF_F000, 1 << 38, 1 << 47, 1 << 55)
+PAGES = (
+    0x5000,
+    0x6000,
+    0x4000_0000,
+    0x3F_FFFF_F000,
+    MASK64 - 0xFFF,
+    0x7FFF_FFFF_F000,
+    1 << 38,
+    1 << 47,
+    1 << 55,
+)
 OFFSETS = (0, 8, 0x7FC, 0x800, 0xFF8, 0xFF9, 0xFFC, 0xFFE, 0xFFF)
 # An ecall at every second halfword, so that one straddles the end of the page.
 ECALLS = bytes.fromhex("0000" + "73000000" * 1023 + "7300")
@@ -158,7 +168,9 @@ class Scenario:
 # --- strategies ---
 
 flags = st.one_of(
-    st.sampled_from([ALL, ALL | Pte.U, ALL & ~Pte.A, ALL & ~Pte.D, Pte.V | Pte.R, Pte.V | Pte.X | Pte.A, Pte.V]),
+    st.sampled_from(
+        [ALL, ALL | Pte.U, ALL & ~Pte.A, ALL & ~Pte.D, Pte.V | Pte.R, Pte.V | Pte.X | Pte.A, Pte.V]
+    ),
     st.integers(0, 255).map(lambda bits: bits | Pte.V),
     st.integers(0, 1023),
 )
@@ -169,7 +181,9 @@ targets = st.one_of(
 reserved = st.one_of(*[st.just(0)] * 6, st.integers(54, 63).map(lambda bit: 1 << bit))
 pages = st.sampled_from(PAGES)
 entries = st.builds(
-    lambda page, level, target, flag, high, everything: Entry(page, level, target >> 2 | flag | high, everything),
+    lambda page, level, target, flag, high, everything: Entry(
+        page, level, target >> 2 | flag | high, everything
+    ),
     pages,
     st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]),
     targets,
@@ -203,7 +217,9 @@ writes = st.one_of(
     st.builds(Write, st.sampled_from(["pmpaddr0", "pmpaddr1"]), boundaries | naturally_aligned),
     st.builds(lambda a, b: Write("pmpcfg0", a | b << 8 | 0x1F << 16), protection, protection),
     st.builds(
-        Write, st.just("menvcfg"), st.sampled_from([EnvironmentConfig.ADUE, 0, EnvironmentConfig.ADUE]).map(int)
+        Write,
+        st.just("menvcfg"),
+        st.sampled_from([EnvironmentConfig.ADUE, 0, EnvironmentConfig.ADUE]).map(int),
     ),
     st.builds(
         lambda mode, offset: Write("satp", mode << 60 | TABLES + offset >> 12),

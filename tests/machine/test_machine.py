@@ -324,12 +324,29 @@ def test_stepping_through_devices_and_calls() -> None:
         assert machine.console.text == "xy"
 
 
-def test_stepping_into_a_wait_comes_back() -> None:
-    with supervised("wfi; j .") as machine:
-        began = time.monotonic()
-        machine.step(count=10)
-        assert time.monotonic() - began < 10
+def test_stepping_a_machine_that_was_paused() -> None:
+    with supervised(SPIN) as machine:
+        machine.start()
+        time.sleep(0.05)
+        machine.pause()
+        before = machine.statistics.instructions
+        assert machine.step(count=5) == 5
+        assert machine.statistics.instructions == before + 5
+
+
+@pytest.mark.parametrize("clock", ["host", "icount"])
+def test_stepping_into_a_wait_comes_back(clock: str) -> None:
+    with supervised("wfi; j .", clock=clock) as machine:
+        for _ in range(3):
+            began = time.monotonic()
+            assert machine.step(count=10) <= 1
+            assert time.monotonic() - began < 10
         assert machine.harts[0].waiting
+
+
+def test_many_steps_may_take_long() -> None:
+    with supervised(SPIN) as machine:
+        assert machine.step(count=300_000_000) == 300_000_000
 
 
 def test_registers_can_be_set_while_it_does_not_run() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -86,7 +88,7 @@ def fill_pieces(memory: Memory, address: int, length: int, write: bool) -> None:
             at += 1
     # Few and large: neighbours in both worlds are one piece.
     frames = [memory.fmap.frame(page) for page in range(address // PAGE_SIZE, (at - 1) // PAGE_SIZE + 1)]
-    jumps = sum(b != a + PAGE_SIZE for a, b in zip(frames, frames[1:], strict=False))
+    jumps = sum(b != a + PAGE_SIZE for a, b in itertools.pairwise(frames))
     assert len(pieces) == (jumps + 1 if length else 0)
 
 
@@ -119,8 +121,11 @@ def test_what_is_written_is_read(order: list[int] | None, address: int, data: by
         (1 << 64) - PAGE_SIZE,
         1 << 63,
         1 << 64,
-    ]
-    + [BASE + (1 << 64), UPPER + PAGES * PAGE_SIZE - 7, 1 << 200, -(1 << 200)],
+        BASE + (1 << 64),
+        UPPER + PAGES * PAGE_SIZE - 7,
+        1 << 200,
+        -(1 << 200),
+    ],
 )
 def test_hostile_addresses(address: int) -> None:
     memory = Memory(list(range(2 * PAGES)))

@@ -135,7 +135,8 @@ over:
     j again
 """
 TIMED = {
-    # The M timer's comparison is a register of the ACLINT, which nobody changes here: each interrupt is masked.
+    # The M timer's comparison is a register of the ACLINT, which nobody changes here: each interrupt is
+    # masked.
     "mtimecmp": "csrrw a4, mscratch, x0\n csrr a5, minstret\n csrw mie, x0\n mret",
     "stimecmp": "csrr a4, time\n addi a4, a4, 61\n csrw stimecmp, a4\n csrr a5, minstret\n mret",
 }

@@ -1,4 +1,5 @@
-"""Random programs: straight lines, branches near and far, chunks at page ends, stores into the program itself."""
+"""Random programs: straight lines, branches near and far, chunks at page ends, stores into the program
+itself."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ from doppel.isa.csr import CSR_BY_NAME
 from doppel.isa.extensions import rv64gc
 from doppel.isa.instruction import Instruction
 from doppel.isa.syntax import parse_syntax
-from doppel.isa.words import MASK64
 
 __all__ = ["DATA", "HANDLER", "TABLE", "Stream"]
 
@@ -22,8 +22,8 @@ DATA = 0x8008_0000
 TABLE = DATA + 0x4000
 TABLE_WORDS = 64
 # x2 and x9 point to aligned data, x8 to misaligned data, x25 to the table; x26 is the distance to an alias of
-# the code. x23 and x24 make random numbers for loops, x27 to x29 are for stores into the code, x30 and x31 for
-# the handler.
+# the code. x23 and x24 make random numbers for loops, x27 to x29 are for stores into the code, x30 and x31
+# for the handler.
 POINTERS = {2: DATA, 8: DATA + 0x1805, 9: DATA + 0x1000, 25: TABLE, 26: 0, 23: 0x5851_F42D_4C95_7F2D}
 RESERVED = {*POINTERS, 24, 27, 28, 29, 30, 31}
 
@@ -92,8 +92,9 @@ class Stream:
     """A program of ``size`` items from ``base`` up, the same for the same ``choice``.
 
     ``patching``, ``floats`` and ``traps`` say how much of it stores into the program, computes with floats,
-    traps; ``spread`` how many of the branches go anywhere rather than near by. Branches go forward, except for
-    loops, which turn back by chance, and the end, which leads to the beginning: the program comes everywhere.
+    traps; ``spread`` how many of the branches go anywhere rather than near by. Branches go forward, except
+    for loops, which turn back by chance, and the end, which leads to the beginning: the program comes
+    everywhere.
     """
 
     def __init__(

@@ -192,9 +192,8 @@ class Pair:
             ours, theirs = self.board.memory.read(RAM_BASE, self.board.size), self.ram.data
             if ours != theirs:
                 at = next(i for i in range(len(ours)) if ours[i] != theirs[i])
-                differences.append(
-                    f"memory at {RAM_BASE + at:#x}: {ours[at : at + 8].hex()} instead of {theirs[at : at + 8].hex()}"
-                )
+                found, wanted = ours[at : at + 8].hex(), theirs[at : at + 8].hex()
+                differences.append(f"memory at {RAM_BASE + at:#x}: {found} instead of {wanted}")
         if differences:
             raise AssertionError(f"after {self.model.spent} steps: " + "; ".join(differences))
 

@@ -1,4 +1,5 @@
-"""Every CSR natively and by the model: read, written, set and cleared, from every mode, in any state around it."""
+"""Every CSR natively and by the model: read, written, set and cleared, from every mode, in any state around
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The F and D instructions natively: host arithmetic where it is fit, against the definitions and against unicorn."""
+"""The F and D instructions natively: host arithmetic where it is fit, against the definitions and against
+unicorn."""
 
 from __future__ import annotations
 
@@ -228,7 +229,8 @@ def test_conversions_between_formats(native: Native, name: str) -> None:
     bits = source_bits(instruction)
     values = special(bits)
     if bits == 64:
-        # Around single's overflow, its least normal number and its least subnormal one: tininess after rounding.
+        # Around single's overflow, its least normal number and its least subnormal one: tininess after
+        # rounding.
         for exponent in (127, 128, -126, -127, -148, -149, -150, -151):
             power = 1023 + exponent << 52
             values += [
@@ -240,7 +242,8 @@ def test_conversions_between_formats(native: Native, name: str) -> None:
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_tiny_products_underflow_as_after_rounding(native: Native, bits: int) -> None:
-    """Products around the least normal number: underflow only if the rounded result is below it, and inexact."""
+    """Products around the least normal number: underflow only if the rounded result is below it, and
+    inexact."""
     fraction, top = FLOAT if bits == 32 else DOUBLE
     bias, choice = top >> 1, random.Random(bits)
     cases = []

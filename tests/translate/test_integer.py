@@ -1,4 +1,5 @@
-"""Every instruction on integers, natively, against the model and unicorn; loads and stores also under Sv39 and Sv48."""
+"""Every instruction on integers, natively, against the model and unicorn; loads and stores also under Sv39
+and Sv48."""
 
 from __future__ import annotations
 

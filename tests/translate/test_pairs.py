@@ -1,4 +1,5 @@
-"""Pairs of instructions that run as one handler: each against the model, and stores that change the second one."""
+"""Pairs of instructions that run as one handler: each against the model, and stores that change the second
+one."""
 
 from __future__ import annotations
 

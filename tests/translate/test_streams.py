@@ -1,4 +1,5 @@
-"""Random programs natively and by the model: the same registers, memory, pc, CSRs and counts at every exit."""
+"""Random programs natively and by the model: the same registers, memory, pc, CSRs and counts at every
+exit."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def with_timer(pair: Pair) -> None:
 
 
 def run_in_steps(pair: Pair, choice: random.Random, total: int, *, soft: bool = True) -> None:
-    """Single steps, short runs, ones around and above the longest block, and, if ``soft``, ones to a block's end."""
+    """Single steps, short runs, ones around and above the longest block, and, if ``soft``, ones to a
+    block's end."""
     while pair.model.spent < total:
         kind = choice.choice(("steps", "short", "long", "soft" if soft else "long"))
         match kind:

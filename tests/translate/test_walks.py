@@ -1,7 +1,8 @@
-"""Address translation and protection natively and by the model: results, faults, A and D bits, and what is cached.
+"""Address translation and protection natively and by the model: results, faults, A and D bits, and what is
+cached.
 
-A scenario changes page tables, CSRs and protection in any order, each with the fence that it needs, and accesses
-memory in between. Everything but a change of page tables takes effect by itself.
+A scenario changes page tables, CSRs and protection in any order, each with the fence that it needs, and
+accesses memory in between. Everything but a change of page tables takes effect by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.isa.assembler import assemble
-from doppel.isa.privileged.constants import Cause, EnvironmentConfig, Mode, Pte, SatpMode, Status
+from doppel.isa.privileged.constants import EnvironmentConfig, Mode, Pte, SatpMode, Status
 from doppel.isa.words import MASK64
 from doppel.processor.exits import ExitReason
 

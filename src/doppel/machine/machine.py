@@ -40,8 +40,8 @@ from doppel.machine.shell import Shell, ShellResult
 from doppel.machine.statistics import Statistics
 from doppel.machine.turns import Turns
 from doppel.memory.view import GuestMemory
-from doppel.processor.exits import ExitReason
-from doppel.processor.processor import Processor
+from doppel.processor.exits import Exit, ExitReason
+from doppel.processor.processor import Hart, Processor
 
 __all__ = ["BARE", "Machine"]
 
@@ -50,8 +50,8 @@ BARE = "none"
 
 INSTRUCTIONS_PER_TICK = 10
 _SEED_BYTES = 64
-# A hart that is stepped into WFI is left there after this many seconds.
-_LONGEST_STEP = 1.0
+# A hart that is stepped into WFI is left there after at most so many seconds.
+_LONGEST_WAIT = 0.5
 
 Entropy = Callable[[int], bytes]
 
@@ -348,27 +348,31 @@ class Machine:
         self._execution.go_on()
         runner = self._processor.harts[hart]
         began = runner.state.spent
-        alarm = Timer(_LONGEST_STEP, runner.stop)
-        alarm.daemon = True
-        alarm.start()
         try:
             while not self._execution.halting and (left := count - (runner.state.spent - began)) > 0:
-                exit = runner.run(left)
-                if exit.reason is ExitReason.DEVICE:
-                    self._handler.device(runner, exit)
-                    continue
-                following = self._handler.other(runner, exit)
-                if following is Next.DISCARD:
-                    self._processor.discard_code()
-                elif following is Next.STOPPED:
-                    if not alarm.is_alive():
-                        break
-                elif following is Next.IDLE:
+                # A hart in WFI stays in native code.
+                alarm = Timer(_LONGEST_WAIT, runner.stop)
+                alarm.daemon = True
+                alarm.start()
+                try:
+                    exit = runner.run(left)
+                finally:
+                    alarm.cancel()
+                if not self._stepped(runner, exit):
                     break
         finally:
-            alarm.cancel()
-        self._life.settle()
+            self._life.settle()
         return int(runner.state.spent - began)
+
+    def _stepped(self, hart: Hart, exit: Exit) -> bool:
+        """Serve the exit of a single step; whether the hart can go on."""
+        if exit.reason is ExitReason.DEVICE:
+            self._handler.device(hart, exit)
+            return True
+        following = self._handler.other(hart, exit)
+        if following is Next.DISCARD:
+            self._processor.discard_code()
+        return following is not Next.IDLE and not (following is Next.STOPPED and hart.waiting)
 
     @property
     def statistics(self) -> Statistics:

@@ -40,7 +40,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "cyclopts": ("cli",),
     "rich": ("cli",),
 }
-MAX_LINES = 600
+# Of doppel itself, and of tests and benchmarks.
+MAX_LINES, MAX_TEST_LINES = 600, 700
 # Hosts that files may name: of documents, and those reserved for examples (RFC 2606). No mirror, no registry.
 HOSTS = re.compile(
     r"www\.apache\.org|www\.w3\.org|127\.0\.0\.1|localhost|host|(?:[\w-]+\.)*(?:example|invalid)",
@@ -162,7 +163,8 @@ def test_no_file_is_a_heap() -> None:
         path: len(path.read_text("utf-8").splitlines()) for path in tracked_files() if path.suffix == ".py"
     }
     assert len(lengths) > 100
-    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n >= MAX_LINES} == {}
+    limits = {path: MAX_LINES if SOURCE in path.parents else MAX_TEST_LINES for path in lengths}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n >= limits[path]} == {}
 
 
 def test_no_mirror_is_named() -> None:

@@ -72,7 +72,7 @@ def test_a_missing_peer_is_reported() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["racing"], "there is no benchmark 'racing'. they are: interpreter,"),
+        (["racing"], "there is no benchmark 'racing'; they are: interpreter,"),
         (["engine", "--runs", "0"], "there is nothing to measure"),
     ],
 )

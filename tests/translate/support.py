@@ -68,7 +68,7 @@ class Board:
                     self.pager.fault(exit.address >> PAGE_SHIFT)
             elif exit.reason is ExitReason.DEVICE and not self.devices:
                 hart.fault()
-            elif exit.reason is ExitReason.CODE_FULL:
+            elif exit.reason is ExitReason.CODE_FULL and len(self.harts) == 1:
                 self.processor.discard_code()
             else:
                 return exit

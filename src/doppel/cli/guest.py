@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,13 @@ class GuestOptions:
 
 @dataclass(frozen=True)
 class Guest:
-    """What is booted. ``firmware`` is None for doppel's own SBI, a file, or NO_FIRMWARE."""
+    """What is booted. ``firmware`` is None for doppel's own SBI, a file, or NO_FIRMWARE.
 
-    kernel: Kernel
+    ``kernel`` is a path where the file can be read again, so that its bytes need not be kept for a reset.
+    """
+
+    kernel: Kernel | Path
+    symbols: Mapping[str, int]
     initrd: Path | None
     firmware: Path | str | None
     append: str
@@ -84,7 +89,8 @@ def choose_guest(options: GuestOptions) -> Guest:
         )
     words = [files.append, *(_orders(options.command) if own_init else ()), options.append]
     return Guest(
-        kernel,
+        path if path.is_file() else kernel,
+        kernel.symbols,
         options.initrd or files.initrd,
         _choose_firmware(options, kernel),
         # What the user wants comes last, because Linux takes the last word on most things.

@@ -101,7 +101,7 @@ def _run(options: RunOptions) -> int:
             )
         with machine:
             machine.boot(guest.kernel, guest.initrd, guest.append)
-            session = ConsoleSession(machine, console, terminal, events, guest.kernel.symbols)
+            session = ConsoleSession(machine, console, terminal, events, guest.symbols)
             try:
                 return _interact(session, machine, terminal, options)
             finally:

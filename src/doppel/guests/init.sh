@@ -67,7 +67,9 @@ finish() {
 
 # A command with the console as its controlling terminal, so that Ctrl-C and job control work.
 on_console() {
-    setsid cttyhack "$@"
+    # Linux throws away what a terminal has not sent yet when the leader of its session ends. So the leader is a
+    # shell of its own, which waits until all is sent: setting an attribute does.
+    setsid cttyhack sh -c '"$@"; status=$?; stty echo; exit $status' sh "$@"
 }
 
 if argument doppel.term; then export TERM="$value"; fi
@@ -95,7 +97,7 @@ for file in /sys/bus/virtio/drivers/9pnet_virtio/virtio*/mount_tag; do
     mount -t 9p -o trans=virtio,version=9p2000.L "$tag" "/mnt/$tag"
 done
 
-cd /root
+cd /root || true
 if argument doppel.run64; then
     on_console sh -c "$(echo "$value" | base64 -d)"
 elif argument doppel.run; then

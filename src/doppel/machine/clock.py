@@ -1,4 +1,4 @@
-"""The machine's clocks: one that follows the host's time, one that counts instructions (DESIGN, "Time").
+"""The machine's clocks: one that follows the host's time, one that counts instructions.
 
 Devices see the time only through these. Both count ticks of the 10 MHz timebase that the ``time`` CSR shows.
 """

@@ -95,7 +95,6 @@ class Processor:
         state.instructions_per_tick = per_tick
         state.clock_gettime = function("clock_gettime")
         state.syscall = function("syscall")
-        state.memcmp = function("memcmp")
 
     def ticks(self) -> int:
         """The machine's time, in ticks of TIMEBASE_HZ."""

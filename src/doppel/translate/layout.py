@@ -234,7 +234,6 @@ MACHINE = Layout(
         ("code_capacity", "u64", 0, "decoded pages that fit"),
         ("code_used", "u64", 0, "decoded pages handed out"),
         ("code_free", "ptr", 0, "decoded pages given back, linked through their first word (one hart only)"),
-        ("code_writes", "u64", 0, "stores that hit pages with decoded code"),
         (
             "code_lock",
             "u64",
@@ -250,7 +249,6 @@ MACHINE = Layout(
         ("slice_length", "u64", 0, "instructions between looks at the clock"),
         ("clock_gettime", "ptr", 0, "libc's function"),
         ("syscall", "ptr", 0, "libc's function"),
-        ("memcmp", "ptr", 0, "libc's function"),
         ("harts", "ptr", MAX_HARTS, "the harts' structures"),
     ],
 )

@@ -152,11 +152,6 @@ class _Tie(FunctionLowering):
         view = self.out.load("ptr", "%h", HART["tlb_view"].offset)
         tail_call(self.out, handler, record, budget.text, view.text)
 
-    def block(self, label: str) -> None:
-        """Begin a block that nothing falls into."""
-        self.out.lines.append(f"{label}:")
-        self.out.terminated = False
-
     def dispatch(self, record: Value) -> None:
         """Jump to the record's handler."""
         handler = self.out.load("ptr", record.text)
@@ -169,7 +164,7 @@ def _enter(program: Program) -> str:
     tie.spill()
     record = tie.call_function(fetch.fetch, [None])[0]
     tie.dispatch(record)
-    tie.block("raised")
+    tie.out.begin("raised")
     tie.go("@trap", "null")
     return handler_type("@enter", tie.out.body())
 
@@ -180,9 +175,9 @@ def _attend(program: Program) -> str:
     tie.spill()
     outcome = tie.call_function(attention.attend, [None])[0]
     tie.out.branch(outcome, "left", "stay")
-    tie.block("stay")
+    tie.out.begin("stay")
     tie.go("@enter", "null")
-    tie.block("left")
+    tie.out.begin("left")
     tie.out.terminate("ret void")
     return handler_type("@attend", tie.out.body())
 
@@ -196,21 +191,21 @@ def _trap(program: Program) -> str:
     illegal = out.op("i1", f"icmp eq i64 {cause.text}, {int(Cause.ILLEGAL_INSTRUCTION)}")
     known = out.op("i1", "icmp ne ptr %rec, null")
     out.branch(out.op("i1", f"and i1 {illegal.text}, {known.text}"), "bits", "deliver")
-    tie.block("bits")
+    tie.out.begin("bits")
     bits = tie.call_function(fetch.instruction_bits, [None, Value("%rec", "ptr")])[0]
     out.store(bits, "i64", "%h", HART["pending_value"].offset)
     out.begin("deliver")
     outcome = tie.call_function(attention.trap, [None])[0]
     out.branch(outcome, "left", "stay")
-    tie.block("stay")
+    tie.out.begin("stay")
     budget = out.load("i64", "%h", HART["budget"].offset)
     limit = out.load("i64", "%h", HART["limit"].offset)
     out.branch(out.op("i1", f"icmp sle i64 {budget.text}, {limit.text}"), "look", "go")
-    tie.block("look")
+    tie.out.begin("look")
     tie.go("@attend", "null")
-    tie.block("go")
+    tie.out.begin("go")
     tie.go("@enter", "null")
-    tie.block("left")
+    tie.out.begin("left")
     out.terminate("ret void")
     return handler_type("@trap", out.body())
 
@@ -221,9 +216,9 @@ def _decode(program: Program) -> str:
     tie.spill()
     fits = tie.call_function(fetch.decode_in_page, [None, Value("%rec", "ptr")])[0]
     tie.out.branch(fits, "fit", "straddles")
-    tie.block("fit")
+    tie.out.begin("fit")
     tie.dispatch(Value("%rec", "ptr"))
-    tie.block("straddles")
+    tie.out.begin("straddles")
     tie.out.raw("store atomic ptr @straddle, ptr %rec release, align 8")
     tie.go("@straddle", "%rec")
     return handler_type("@decode", tie.out.body())
@@ -237,7 +232,7 @@ def _straddle(program: Program) -> str:
     tie.out.store(pc, "i64", "%h", HART["pc"].offset)
     record = tie.call_function(fetch.fetch_straddling, [None, Value("%rec", "ptr"), pc])[0]
     tie.dispatch(record)
-    tie.block("raised")
+    tie.out.begin("raised")
     tie.go("@trap", "null")
     return handler_type("@straddle", tie.out.body())
 
@@ -279,7 +274,7 @@ def _run(program: Program) -> str:
     out.raw(HOST.write_status.format(scratch=scratch, status=HOST.clean_status))
     outcome = tie.call_function(attention.begin_run, [None])[0]
     out.branch(outcome, "left", "stay")
-    tie.block("stay")
+    tie.out.begin("stay")
     budget = out.load("i64", "%h", HART["budget"].offset)
     view = out.load("ptr", "%h", HART["tlb_view"].offset)
     out.raw(f"call preserve_nonecc void @enter(ptr %h, ptr null, i64 {budget.text}, ptr {view.text})")

@@ -52,6 +52,14 @@ def test_command(firmware: str, harts: int) -> None:
     assert f'{harts}\nit"s $HOME\n' in result.stdout
 
 
+def test_a_command_keeps_its_last_words() -> None:
+    """Linux drops what a terminal has not sent when its session ends; the guest's init waits for that."""
+    for number in range(8):
+        result = doppel_run("run", "--command", f"echo word {number}; exit 3")
+        assert result.returncode == 3, result
+        assert result.stdout == f"word {number}\n"
+
+
 def test_disks_and_shares(tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     disk.write_bytes(b"from the host".ljust(1 << 20, b"\0"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ SYMBOLS = {
     "PASS": 0x5555,
     "RESET": 0x7777,
 }
+
+# Extensions and error codes of SBI.
+BASE, TIME, IPI, RFENCE = 0x10, 0x54494D45, 0x735049, 0x52464E43
+HSM, SRST, DBCN = 0x48534D, 0x53525354, 0x4442434E
+SUCCESS, NOT_SUPPORTED, INVALID_PARAM, INVALID_ADDRESS, ALREADY_AVAILABLE = 0, -2, -3, -5, -6
+# An address that is neither memory nor a device.
+NOWHERE = 0x4000_0000
 
 # The end of a guest that has nothing more to say.
 POWEROFF = """
@@ -67,6 +75,20 @@ def _booted(machine: Machine, kernel: Kernel) -> Machine:
 def results(machine: Machine, count: int) -> list[int]:
     """The first 64-bit words that the guest left at RESULTS."""
     return [machine.memory.read_u64(RESULTS + 8 * index) for index in range(count)]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that a machine does by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def has_run(machine: Machine) -> Callable[[], bool]:
+    """Whether the machine has executed something from now on."""
+    before = machine.statistics.instructions
+    return lambda: machine.statistics.instructions > before
 
 
 def powered_off(machine: Machine, status: int = 0) -> None:

@@ -53,17 +53,14 @@ class Lifecycle:
         self._on_end = on_end
         self._changed = Condition()
         self._conductor: Thread | None = None
+        self.running = False
+        """Whether somebody runs the harts."""
         self._event: Outcome | None = None
         self._restart = False
         self._pausing = False
         self._began = 0.0
         self._seconds = 0.0
         self.outcome: Outcome | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether somebody runs the harts."""
-        return self._conductor is not None
 
     @property
     def seconds(self) -> float:
@@ -95,8 +92,9 @@ class Lifecycle:
             self._pausing = False
             self._execution.go_on()
             self._began = time.monotonic()
-            self._conductor = Thread(target=self._conduct, name="conductor", daemon=True)
-            self._conductor.start()
+            conductor = Thread(target=self._conduct, name="conductor", daemon=True)
+            conductor.start()
+            self._conductor, self.running = conductor, True
 
     def pause(self) -> None:
         """Returns when no hart executes any more; from a callback of a device, before that."""
@@ -106,6 +104,7 @@ class Lifecycle:
         if conductor is not None:
             self._execution.halt()
             if not self.inside:
+                # One that has nothing to run any more still has its last words to say.
                 conductor.join()
 
     def stop(self) -> None:
@@ -185,7 +184,7 @@ class Lifecycle:
         with self._changed:
             if self._conductor is current_thread():
                 self._seconds += time.monotonic() - self._began
-                self._conductor = None
+                self.running = False
             self.outcome = self.outcome or event
             self._changed.notify_all()
         if event is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import platform
@@ -84,22 +85,29 @@ def build_object() -> bytes:
 def load_engine() -> EngineCode:
     """The engine's code, from the cache if it was built before.
 
-    A cache that cannot be written is no reason to fail: the engine is then built each time.
+    A cache that cannot be used is no reason to fail: the engine is then built each time. What is in the cache
+    is an object file behind its digest; one that does not fit its digest is built and written again.
     """
-    cache = Cache()
     name = f"engine/{object_key()}.o"
-    try:
-        image, built = (cache.root / name).read_bytes(), False
-        code = _link(image)
-    except (OSError, RuntimeError):
+    image, built = _cached(name), False
+    if not image:
         image, built = build_object(), True
-        code = _link(image)
-        try:
-            cache.write(name, image)
-        except DoppelError:
-            built = True
+        with contextlib.suppress(DoppelError):
+            Cache().write(name, hashlib.sha256(image).digest() + image)
+    code = _link(image)
     addresses = {symbol: int(code[symbol]) for symbol in EXPORTED}
     return EngineCode(addresses, built, code)
+
+
+def _cached(name: str) -> bytes:
+    """The object in the cache, or nothing."""
+    try:
+        content = (Cache().root / name).read_bytes()
+    except (OSError, DoppelError):
+        return b""
+    size = hashlib.sha256().digest_size
+    digest, image = content[:size], content[size:]
+    return image if hashlib.sha256(image).digest() == digest else b""
 
 
 def _link(image: bytes) -> Any:

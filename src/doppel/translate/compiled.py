@@ -48,8 +48,18 @@ class Functions(Protocol):
 
 
 def parse_function(source: Callable[..., Any]) -> ast.FunctionDef:
-    """The syntax tree of a function."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0]
+    """The syntax tree of a function.
+
+    Raises:
+        LoweringError: it is something else, or has other than plain parameters.
+    """
+    name = getattr(source, "__qualname__", repr(source))
+    tree = (
+        ast.parse(textwrap.dedent(inspect.getsource(source))).body[0] if inspect.isfunction(source) else None
+    )
     if not isinstance(tree, ast.FunctionDef):
-        raise LoweringError(f"{source.__qualname__} is not a plain function")
+        raise LoweringError(f"{name} is not a plain function")
+    arguments = tree.args
+    if arguments.defaults or arguments.kwonlyargs or arguments.vararg or arguments.kwarg:
+        raise LoweringError(f"{name} has other than plain parameters, or defaults for them")
     return tree

@@ -23,8 +23,8 @@ class Value:
 
 
 def constant(number: int) -> Value:
-    """A compile-time integer."""
-    return Value(str(int(number)), "const", int(number))
+    """A compile-time integer, or a bool."""
+    return Value(str(int(number)), "const", number if isinstance(number, bool) else int(number))
 
 
 class Emitter:

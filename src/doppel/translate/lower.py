@@ -9,8 +9,8 @@ from typing import Any
 
 from doppel.isa import words
 from doppel.translate.compiled import TYPES, Compiled, Functions
-from doppel.translate.emitter import Emitter, LoweringError, Value, constant
-from doppel.translate.layout import HART, Layout
+from doppel.translate.emitter import WIDTHS, Emitter, LoweringError, Value, constant
+from doppel.translate.layout import HART, Field, Layout
 
 __all__ = ["FunctionLowering", "Lowering"]
 
@@ -44,6 +44,8 @@ _FOLD: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: lambda a, b: a // b,
     ast.Mod: lambda a, b: a % b,
 }
+# What the types are called in messages.
+_SPOKEN = {"i1": "a bool", "i64": "a Word", "i128": "a Wide", "ptr": "a Pointer", "const": "a number"}
 Lowering = Callable[["FunctionLowering", list[ast.expr]], Value | None]
 
 
@@ -86,15 +88,17 @@ class FunctionLowering:
         assigned = {
             target.id
             for node in ast.walk(self.tree)
-            if isinstance(node, ast.Assign | ast.AugAssign)
+            if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
             for top in (node.targets if isinstance(node, ast.Assign) else [node.target])
             for target in (top.elts if isinstance(top, ast.Tuple) else [top])
             if isinstance(target, ast.Name)
         }
         for name, value in list(self.values.items()):
             if name in assigned:
-                self._assign(name, value)
+                self._assign(self.tree, name, value)
         self._statements(self.tree.body)
+        if self.returns and not _leaves(self.tree.body):
+            raise self.fail(self.tree, "returns a value, but not on every path")
 
     def fail(self, node: ast.AST, message: str) -> LoweringError:
         """An error that says where."""
@@ -132,7 +136,9 @@ class FunctionLowering:
                 self.out.jump(self._loops[-1][0])
             case ast.Return():
                 self._return(node)
-            case ast.Raise(exc=ast.Call(args=[cause, value])):
+            case ast.Raise(exc=ast.Call(func=raised, args=[cause, value], keywords=[])):
+                if self.resolve(raised) is not words.Trap:
+                    raise self.fail(node, "only Trap(cause, value) can be raised")
                 self.raise_trap(self.expression(cause), self.expression(value))
             case _:
                 raise self.fail(node, f"{ast.unparse(node)!r} is not in the language")
@@ -159,8 +165,14 @@ class FunctionLowering:
                     declared[i] or ("i64" if v.type == "const" else v.type) for i, v in enumerate(values)
                 ]
                 self.result_slots = [self.out.alloca(kind) for kind in self.returns]
+            if len(values) != len(self.returns):
+                raise self.fail(node, f"returns {len(values)} values here and {len(self.returns)} elsewhere")
             for value, kind, slot in zip(values, self.returns, self.result_slots, strict=True):
+                if not _fits(value, kind):
+                    raise self.fail(node, f"returns {_SPOKEN[value.type]} as {_SPOKEN[kind]}")
                 self.out.store(value, kind, slot)
+        elif self.returns:
+            raise self.fail(node, "returns no value here, but elsewhere")
         self.out.jump(self.leave)
 
     def _declared_returns(self, count: int) -> list[str]:
@@ -188,6 +200,8 @@ class FunctionLowering:
         self.out.begin(after)
 
     def _while(self, node: ast.While) -> None:
+        if node.orelse:
+            raise self.fail(node, "a while loop has no else")
         head, body, after = (self.out.label(stem) for stem in ("while", "do", "done"))
         self.out.begin(head)
         self.out.branch(self.expression(node.test), body, after)
@@ -201,34 +215,38 @@ class FunctionLowering:
     def _assign_to(self, target: ast.expr, source: ast.expr) -> None:
         match target:
             case ast.Tuple(elts=targets):
-                if not isinstance(source, ast.Call):
-                    values = (
-                        [self.expression(s) for s in source.elts] if isinstance(source, ast.Tuple) else []
-                    )
-                else:
+                if isinstance(source, ast.Call):
                     values = self.call_many(source)
+                elif isinstance(source, ast.Tuple):
+                    values = [self.expression(s) for s in source.elts]
+                else:
+                    raise self.fail(source, "only a call or a tuple can be unpacked")
+                if len(values) != len(targets):
+                    raise self.fail(source, f"{len(values)} values for {len(targets)} names")
                 for part, value in zip(targets, values, strict=True):
                     if not isinstance(part, ast.Name):
                         raise self.fail(target, "only names can be unpacked to")
-                    self._assign(part.id, value)
+                    self._assign(target, part.id, value)
             case ast.Name(id=name):
-                self._assign(name, self.expression(source))
+                self._assign(target, name, self.expression(source))
             case ast.Attribute(value=ast.Name(id="h"), attr=name):
-                field = self.layout[name]
+                field = self._field(target, name)
                 kind = "ptr" if field.type == "ptr" else f"i{field.element_size * 8}"
                 self.out.store(self.expression(source), kind, "%h", field.offset)
             case ast.Subscript(value=ast.Attribute(value=ast.Name(id="h"), attr=name), slice=index):
-                field = self.layout[name]
-                base = self._element(name, index)
+                field = self._field(target, name)
+                base = self._element(target, name, index)
                 self.out.store(self.expression(source), f"i{field.element_size * 8}", base)
             case _:
                 raise self.fail(target, "cannot assign to that")
 
-    def _assign(self, name: str, value: Value) -> None:
-        kind = "i64" if value.type == "const" else value.type
+    def _assign(self, node: ast.AST, name: str, value: Value) -> None:
         if name not in self._locals:
+            kind = _kind(value)
             self._locals[name] = (self.out.alloca(kind), kind)
         slot, kind = self._locals[name]
+        if not _fits(value, kind):
+            raise self.fail(node, f"{name!r} cannot be both {_SPOKEN[kind]} and {_SPOKEN[value.type]}")
         self.out.store(value, kind, slot)
 
     # --- expressions ---
@@ -241,15 +259,15 @@ class FunctionLowering:
             case ast.Name(id=name):
                 return self._name(node, name)
             case ast.Attribute(value=ast.Name(id="h"), attr=name):
-                field = self.layout[name]
+                field = self._field(node, name)
                 if field.type == "ptr":
                     return self.out.load("ptr", "%h", field.offset)
                 return self.out.word(self.out.load(f"i{field.element_size * 8}", "%h", field.offset))
             case ast.Attribute():
                 return self._constant(node, self.resolve(node))
             case ast.Subscript(value=ast.Attribute(value=ast.Name(id="h"), attr=name), slice=index):
-                field = self.layout[name]
-                base = self._element(name, index)
+                field = self._field(node, name)
+                base = self._element(node, name, index)
                 if field.type == "ptr":
                     return self.out.load("ptr", base)
                 return self.out.word(self.out.load(f"i{field.element_size * 8}", base))
@@ -258,7 +276,7 @@ class FunctionLowering:
             case ast.UnaryOp(op=op, operand=operand):
                 return self._unary(node, op, self.expression(operand))
             case ast.Compare(left=left, ops=[op], comparators=[right]):
-                return self._compare(self.expression(left), op, self.expression(right))
+                return self._compare(node, self.expression(left), op, self.expression(right))
             case ast.BoolOp():
                 return self._boolean(node)
             case ast.IfExp():
@@ -298,25 +316,36 @@ class FunctionLowering:
             case _:
                 raise self.fail(node, f"{ast.unparse(node)!r} is not a name")
 
-    def _element(self, name: str, index: ast.expr) -> str:
-        field = self.layout[name]
+    def _field(self, node: ast.AST, name: str) -> Field:
+        if name not in self.layout.fields:
+            raise self.fail(node, f"the hart has no {name!r}")
+        return self.layout[name]
+
+    def _element(self, node: ast.AST, name: str, index: ast.expr) -> str:
+        field = self._field(node, name)
+        if not field.count:
+            raise self.fail(node, f"{name!r} is no array")
         at = self.expression(index)
         size = field.element_size
         if at.type == "const":
+            if not 0 <= at.number < field.count:
+                raise self.fail(node, f"{name!r} has {field.count} elements")
             return self.out.address("%h", field.offset + at.number * size)
         base = self.out.address("%h", field.offset)
         return self.out.op("ptr", f"getelementptr i{size * 8}, ptr {base}, i64 {self.out.word(at).text}").text
 
     def _binary(self, node: ast.AST, left: Value, op: ast.operator, right: Value) -> Value:
-        if left.type == right.type == "const":
+        if left.type == right.type == "const" and type(op) in _FOLD:
             return constant(_FOLD[type(op)](left.number, right.number))
         if type(op) not in _BINARY:
-            raise self.fail(node, "operator is not in the language")
+            raise self.fail(node, f"{ast.unparse(node)!r}: the operator is not in the language")
         kind = "i128" if "i128" in (left.type, right.type) else "i64"
-        if left.type == right.type == "i1" and isinstance(op, ast.BitAnd | ast.BitOr | ast.BitXor):
+        if _kind(left) == _kind(right) == "i1" and isinstance(op, ast.BitAnd | ast.BitOr | ast.BitXor):
             kind = "i1"
         if isinstance(op, ast.LShift | ast.RShift):
             kind = "i128" if left.type == "i128" else "i64"
+            if right.type == "const" and not 0 <= right.number < WIDTHS[kind]:
+                raise self.fail(node, f"a shift by {right.number} bits")
         a, b = self.out.cast(left, kind), self.out.cast(right, kind)
         return self.out.op(kind, f"{_BINARY[type(op)]} {kind} {a.text}, {b.text}")
 
@@ -334,7 +363,9 @@ class FunctionLowering:
             return self.out.op(value.type, f"sub {value.type} 0, {value.text}")
         raise self.fail(node, "operator is not in the language")
 
-    def _compare(self, left: Value, op: ast.cmpop, right: Value) -> Value:
+    def _compare(self, node: ast.AST, left: Value, op: ast.cmpop, right: Value) -> Value:
+        if type(op) not in _COMPARE:
+            raise self.fail(node, f"{ast.unparse(node)!r}: the comparison is not in the language")
         if left.type == right.type == "const":
             folded = {
                 "eq": left.number == right.number,
@@ -345,10 +376,12 @@ class FunctionLowering:
                 "uge": left.number >= right.number,
             }
             return constant(folded[_COMPARE[type(op)]])
+        if any(side.type == "const" and side.number < 0 for side in (left, right)):
+            raise self.fail(node, "words are unsigned and never less than zero")
         kinds = {left.type, right.type} - {"const"}
         kind = kinds.pop() if len(kinds) == 1 else "i128" if "i128" in kinds else "i64"
         if kind == "ptr":
-            raise LoweringError("pointers are compared with is_null")
+            raise self.fail(node, "pointers are compared with is_null")
         a, b = self.out.cast(left, kind), self.out.cast(right, kind)
         return self.out.op("i1", f"icmp {_COMPARE[type(op)]} {kind} {a.text}, {b.text}")
 
@@ -359,6 +392,8 @@ class FunctionLowering:
         is_and = isinstance(node.op, ast.And)
         for index, operand in enumerate(node.values):
             value = self.expression(operand)
+            if not _fits(value, "i1"):
+                raise self.fail(operand, f"{ast.unparse(operand)!r} is no condition")
             if value.type == "const" and bool(value.number) == is_and and index < len(node.values) - 1:
                 continue
             self.out.store(value, "i1", result)
@@ -379,13 +414,13 @@ class FunctionLowering:
         self.out.branch(test, then, otherwise)
         self.out.begin(then)
         a = self.expression(node.body)
-        kind = "i64" if a.type == "const" else a.type
+        kind = _kind(a)
         slot = self.out.alloca(kind)
         self.out.store(a, kind, slot)
         self.out.jump(after)
         self.out.begin(otherwise)
         b = self.expression(node.orelse)
-        if "i128" in (kind, b.type) and kind != b.type != "const":
+        if not _fits(b, kind):
             raise self.fail(node, "both arms must be of one width")
         self.out.store(b, kind, slot)
         self.out.begin(after)
@@ -396,6 +431,11 @@ class FunctionLowering:
     def call(self, node: ast.Call) -> Value | None:
         """Emit a call that gives one value or none."""
         target = self.resolve(node.func)
+        if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
+            raise self.fail(node, "arguments are given by place")
+        expected = _argument_counts(target)
+        if len(node.args) not in expected:
+            raise self.fail(node, f"{ast.unparse(node)!r}: {len(node.args)} arguments")
         if target in (words.Word, int):
             value = self.expression(node.args[0])
             return value if value.type == "const" else self.out.word(value)
@@ -428,6 +468,8 @@ class FunctionLowering:
         target = self.resolve(node.func)
         if not inspect.isfunction(target):
             raise self.fail(node, f"{ast.unparse(node.func)!r} cannot be called")
+        if len(node.args) not in _argument_counts(target):
+            raise self.fail(node, f"{ast.unparse(node)!r}: {len(node.args)} arguments")
         return self.call_function(target, [self.expression(a) if not _is_h(a) else None for a in node.args])
 
     def call_function(self, target: Callable[..., Any], arguments: list[Value | None]) -> list[Value]:
@@ -472,6 +514,49 @@ class FunctionLowering:
             self.leave_raised()
             self.out.begin(fine)
         return values
+
+
+def _kind(value: Value) -> str:
+    """The type of a local variable that first holds this value."""
+    if value.type != "const":
+        return value.type
+    return "i1" if isinstance(value.number, bool) else "i64"
+
+
+def _fits(value: Value, kind: str) -> bool:
+    """Whether a value can be kept as ``kind`` as it is; a condition is also the word 0 or 1."""
+    if value.type == "const":
+        return kind != "ptr" and (kind != "i1" or value.number in (0, 1))
+    return value.type == kind or (value.type == "i1" and kind == "i64")
+
+
+def _leaves(body: list[ast.stmt]) -> bool:
+    """Whether control never comes out at the end."""
+    match body[-1]:
+        case ast.Return() | ast.Raise():
+            return True
+        case ast.If(body=then, orelse=otherwise):
+            return bool(otherwise) and _leaves(then) and _leaves(otherwise)
+        case ast.While(test=ast.Constant(value=True), body=inside):
+            return not any(_breaks(statement) for statement in inside)
+    return False
+
+
+def _breaks(statement: ast.stmt) -> bool:
+    """Whether a statement of a loop may leave it by a break."""
+    if isinstance(statement, ast.If):
+        return any(_breaks(inner) for inner in (*statement.body, *statement.orelse))
+    return isinstance(statement, ast.Break)
+
+
+def _argument_counts(target: Any) -> range:
+    """How many arguments a call may have."""
+    if not inspect.isfunction(target):
+        return range(1, 2)
+    parameters = inspect.signature(target).parameters.values()
+    many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    count = sum(p.kind is not p.VAR_POSITIONAL for p in parameters)
+    return range(count, 100 if many else count + 1)
 
 
 def _is_h(node: ast.expr) -> bool:

@@ -46,8 +46,10 @@ class Program:
         suffix = "".join(f"_{value}" for value in fixed.values())
         stem = f"{source.__module__.rpartition('.')[2]}.{source.__name__}{suffix}"
         symbol = f"@{stem.replace('-', 'm')}.{len(self._compiled)}"
-        compiled, text = _compile_function(self, source, fixed, symbol)
-        self._in_progress.discard(key)
+        try:
+            compiled, text = _compile_function(self, source, fixed, symbol)
+        finally:
+            self._in_progress.discard(key)
         self._compiled[key] = compiled
         self.texts.append(text)
         return compiled

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from doppel.memory.entry import PAGE_SIZE
+from doppel.memory.entry import PAGE_SIZE, Entry
 from doppel.memory.fmap import FMap
 from doppel.memory.frames import FramePool
 from doppel.memory.pager import ZeroPager
@@ -32,12 +32,16 @@ class Memory:
         self.fmap.add_memory(HIGH, PAGES)
         self.pager = ZeroPager(self.fmap, self.pool)
         self.written: list[tuple[int, int]] = []
-        self.view = GuestMemory(self.fmap, self.pool, self.pager, lambda a, n: self.written.append((a, n)))
+        self.view = GuestMemory(self.fmap, self.pool, self.pager, self.forget)
         if order is not None:
             frames = self.pool.allocate(2 * PAGES)
             for number, frame in enumerate(order):
                 page = LOW + number if number < PAGES else HIGH + number - PAGES
                 self.fmap.map(page, frames + frame * PAGE_SIZE)
+
+    def forget(self, address: int, length: int) -> None:
+        self.written.append((address, length))
+        self.fmap.forget_code(address // PAGE_SIZE)
 
     def close(self) -> None:
         self.fmap.close()
@@ -198,12 +202,15 @@ def test_memory_of_any_format_can_be_written() -> None:
 def test_the_engine_hears_of_writes_to_its_code() -> None:
     memory = Memory(list(range(2 * PAGES)))
     entries = memoryview(memory.fmap._map).cast("Q")
-    entries[LOW + 1] |= 8
+    entries[LOW + 1] |= Entry.CODE
     memory.view.read(BASE, 3 * PAGE_SIZE)
     memory.view.segments(BASE, 3 * PAGE_SIZE, write=False)
     memory.view.write(BASE, bytes(PAGE_SIZE))
     assert memory.written == []
     memory.view.write(BASE + PAGE_SIZE - 4, bytes(8))
+    assert memory.written == [(BASE + PAGE_SIZE, 4)]
+    memory.view.write_u32(BASE + PAGE_SIZE, 5)
+    entries[LOW + 1] |= Entry.CODE
     memory.view.segments(BASE + 10, 2 * PAGE_SIZE, write=True)
     assert memory.written == [(BASE + PAGE_SIZE, 4), (BASE + PAGE_SIZE, PAGE_SIZE)]
     entries.release()
@@ -216,4 +223,26 @@ def test_no_frames_left() -> None:
         memory.pool.allocate(1)
     with pytest.raises(MemoryError):
         memory.view.read(BASE, 1)
+    memory.close()
+
+
+def test_the_engine_hears_of_code_decoded_while_it_was_written() -> None:
+    """A hart that runs from a page while that is written may keep what stood there before."""
+    memory = Memory(list(range(2 * PAGES)))
+    entries = memoryview(memory.fmap._map).cast("Q")
+
+    def decoded_again(address: int, length: int) -> None:
+        """Forget it, but the first time a hart comes by before the copy is made."""
+        memory.forget(address, length)
+        if len(memory.written) == 1:
+            entries[LOW + 1] |= Entry.CODE
+
+    memory.view.code_written = decoded_again
+    for data in (b"1234", bytes(PAGE_SIZE)):
+        memory.written.clear()
+        entries[LOW + 1] |= Entry.CODE
+        memory.view.write(BASE + PAGE_SIZE, data)
+        assert memory.written == [(BASE + PAGE_SIZE, len(data))] * 2
+        assert not memory.fmap.has_code(LOW + 1)
+    entries.release()
     memory.close()

@@ -48,7 +48,7 @@ class GuestMemory:
         """Host memory of the range, in order; adjacent frames come as one piece.
 
         With ``write`` the engine forgets what it decoded there, so the caller must write soon and hold no
-        piece for long.
+        piece for long. Nobody may run code from there before that is done.
 
         Raises:
             GuestAddressError: part of the range is not memory.
@@ -104,12 +104,23 @@ class GuestMemory:
             frame = self._fmap.frame_to_write(address >> PAGE_SHIFT)
             if frame >= 0:
                 self._pool.view[frame + offset : frame + offset + length] = data
+                self._forget_code(address, length)
                 return
         view = memoryview(data).cast("B") if isinstance(data, memoryview) else memoryview(data)
         done = 0
         for piece in self.segments(address, len(view), write=True):
             piece[:] = view[done : done + len(piece)]
             done += len(piece)
+        self._forget_code(address, len(view))
+
+    def _forget_code(self, address: int, length: int) -> None:
+        """A hart that ran code from there meanwhile may have decoded what stood there before."""
+        end = address + length
+        while address < end:
+            take = min(end - address, PAGE_SIZE - (address & (PAGE_SIZE - 1)))
+            if self._fmap.has_code(address >> PAGE_SHIFT):
+                self.code_written(address, take)
+            address += take
 
     def read_u8(self, address: int) -> int:
         """One byte."""

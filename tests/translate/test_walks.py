@@ -142,7 +142,9 @@ class Scenario:
                 level = min(level, self.tables.levels - 1)
                 address = self.tables.entry_address(page, level)
                 self.tables.set(address, bits)
-                self.write("sfence" if everything else "sfence of an address", page)
+                # A fence of one address covers its leaf entry. What an entry further up maps or leads to is
+                # more than that address, so it needs a fence of everything (privileged manual, SFENCE.VMA).
+                self.write("sfence" if everything or level > 0 else "sfence of an address", page)
             case Write(register, value):
                 self.write(register, value)
             case Access(text, address):

@@ -16,7 +16,6 @@ __all__ = ["DECLARATIONS", "POINTER_OPERATIONS"]
 
 DECLARATIONS = """
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
 Arguments = list[ast.expr]
@@ -134,14 +133,6 @@ def _fill_zero(low: FunctionLowering, args: Arguments) -> None:
     low.out.raw(f"call void @llvm.memset.p0.i64(ptr {place.text}, i8 0, i64 {size.text}, i1 false)")
 
 
-def _copy_bytes(low: FunctionLowering, args: Arguments) -> None:
-    target, source = low.expression(args[0]), low.expression(args[1])
-    size = low.out.word(low.expression(args[2]))
-    low.out.raw(
-        f"call void @llvm.memcpy.p0.p0.i64(ptr {target.text}, ptr {source.text}, i64 {size.text}, i1 false)"
-    )
-
-
 def _call_native(low: FunctionLowering, args: Arguments) -> Value:
     function = low.expression(args[0])
     values = [low.expression(a) for a in args[1:]]
@@ -154,10 +145,6 @@ def _raise_exit(low: FunctionLowering, args: Arguments) -> None:
     for name, node in zip(names, args[1:], strict=True):
         low.out.store(low.expression(node), "i64", "%h", HART[name].offset)
     low.out.store(Value(str(PENDING_EXIT), "i64"), "i64", "%h", HART["pending_cause"].offset)
-    low.leave_raised()
-
-
-def _raise_recorded(low: FunctionLowering, args: Arguments) -> None:
     low.leave_raised()
 
 
@@ -182,8 +169,6 @@ POINTER_OPERATIONS: dict[Any, Lowering] = {
     pointers.compare_exchange: _compare_exchange,
     pointers.memory_barrier: _memory_barrier,
     pointers.fill_zero: _fill_zero,
-    pointers.copy_bytes: _copy_bytes,
     pointers.call_native: _call_native,
     pointers.raise_exit: _raise_exit,
-    pointers.raise_recorded: _raise_recorded,
 }

@@ -16,7 +16,6 @@ __all__ = [
     "address_of",
     "call_native",
     "compare_exchange",
-    "copy_bytes",
     "exchange",
     "fetch_add32",
     "fetch_and",
@@ -29,7 +28,6 @@ __all__ = [
     "offset",
     "pointer_bits",
     "raise_exit",
-    "raise_recorded",
     "read",
     "read_pointer",
     "set_machine",
@@ -147,11 +145,6 @@ def fill_zero(base: Pointer, size: int) -> None:
     _native_only()
 
 
-def copy_bytes(target: Pointer, source: Pointer, size: int) -> None:
-    """Copy bytes that do not overlap."""
-    _native_only()
-
-
 def call_native(function: Pointer, *arguments: Any) -> Word:
     """Call a C function with integer and pointer arguments."""
     _native_only()
@@ -159,9 +152,4 @@ def call_native(function: Pointer, *arguments: Any) -> Word:
 
 def raise_exit(h: Any, reason: int, address: int, size: int, access: int, value: int) -> NoReturn:
     """Leave for Python; the instruction runs again when the hart resumes."""
-    _native_only()
-
-
-def raise_recorded(h: Any) -> NoReturn:
-    """Raise the trap whose cause and value are in the hart already."""
     _native_only()

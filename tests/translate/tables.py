@@ -21,7 +21,10 @@ class PageTables:
         self._write = write
         self._free = base
         self._tables: dict[tuple[int, int], int] = {}
+        self._entries: dict[int, int] = {}
         self.root = self._table()
+        #: How many entries above the leaves have been written on the way to others.
+        self.links = 0
 
     @property
     def satp(self) -> int:
@@ -34,6 +37,7 @@ class PageTables:
 
     def set(self, address: int, entry: int) -> None:
         """Write an entry, where :meth:`entry_address` says that it is."""
+        self._entries[address] = entry
         self._write(address, entry.to_bytes(8, "little"))
 
     def entry_address(self, virtual: int, level: int = 0) -> int:
@@ -41,11 +45,13 @@ class PageTables:
         table = self.root
         for depth in range(self.levels - 1, level, -1):
             at = table + (virtual >> 12 + 9 * depth & 511) * 8
-            place = (depth, (virtual & (1 << 64) - 1) >> 12 + 9 * depth)
+            place = (depth, virtual % (1 << 12 + 9 * self.levels) >> 12 + 9 * depth)
             if place not in self._tables:
                 self._tables[place] = self._table()
             table = self._tables[place]
-            self.set(at, table >> 2 | Pte.V)
+            if self._entries.get(at) != table >> 2 | Pte.V:
+                self.set(at, table >> 2 | Pte.V)
+                self.links += 1
         return table + (virtual >> 12 + 9 * level & 511) * 8
 
     def map(self, virtual: int, physical: int, flags: int = ALL, *, level: int = 0, pages: int = 1) -> None:

@@ -140,11 +140,13 @@ class Scenario:
         match step:
             case Entry(page, level, bits, everything):
                 level = min(level, self.tables.levels - 1)
+                links = self.tables.links
                 address = self.tables.entry_address(page, level)
+                above = level > 0 or self.tables.links > links
                 self.tables.set(address, bits)
                 # A fence of one address covers its leaf entry. What an entry further up maps or leads to is
                 # more than that address, so it needs a fence of everything (privileged manual, SFENCE.VMA).
-                self.write("sfence" if everything or level > 0 else "sfence of an address", page)
+                self.write("sfence" if everything or above else "sfence of an address", page)
             case Write(register, value):
                 self.write(register, value)
             case Access(text, address):

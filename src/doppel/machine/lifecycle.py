@@ -92,9 +92,10 @@ class Lifecycle:
             self._pausing = False
             self._execution.go_on()
             self._began = time.monotonic()
-            conductor = Thread(target=self._conduct, name="conductor", daemon=True)
-            conductor.start()
-            self._conductor, self.running = conductor, True
+            # Known before it runs: the first callback of a device already asks whether it is inside.
+            self._conductor = Thread(target=self._conduct, name="conductor", daemon=True)
+            self.running = True
+            self._conductor.start()
 
     def pause(self) -> None:
         """Returns when no hart executes any more; from a callback of a device, before that."""

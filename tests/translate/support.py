@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from doppel.isa.assembler import Program, assemble_program
@@ -44,6 +45,7 @@ class Board:
             "clock": "icount",
             "instructions_per_tick": TICK,
             "code_bytes": CODE_BYTES,
+            "compile": os.environ.get("DOPPEL_TEST_COMPILE", "off"),
         }
         self.processor = Processor(self.fmap, self.pool, harts, **(settings | options))  # type: ignore[arg-type]
         self.memory.code_written = self.processor.code_written

@@ -39,7 +39,7 @@ from doppel.isa.words import (
     zext,
 )
 from doppel.processor.processor import HartState
-from doppel.translate.build import _target_machine
+from doppel.translate.build import target_machine
 from doppel.translate.program import Program
 from doppel.translate.word_ops import DECLARATIONS, WORD_OPERATIONS
 
@@ -363,7 +363,7 @@ class Native:
                 ]
             wrappers.append("\n".join([*lines, "  ret void", "}"]))
             function.__dict__["compiled"] = compiled
-        machine = _target_machine()
+        machine = target_machine()
         text = "\n".join(
             [DECLARATIONS, *program.texts, *wrappers, '!0 = !{!"branch_weights", i32 1, i32 2000}']
         )

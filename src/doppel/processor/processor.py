@@ -11,10 +11,11 @@ from doppel.isa.state import ARCHITECTURAL_STATE
 from doppel.memory.entry import PAGE_SIZE
 from doppel.memory.fmap import FMap
 from doppel.memory.frames import FramePool
+from doppel.processor.compilation import Compilation, CompileMode
 from doppel.processor.exits import Exit, ExitReason
 from doppel.translate.build import load_engine
 from doppel.translate.exits import Reply, Request
-from doppel.translate.layout import CODE_PAGE, HART, MACHINE, MAX_HARTS
+from doppel.translate.layout import CODE_PAGE, HART, MACHINE, MAX_HARTS, MAX_HELPERS
 
 __all__ = ["TIMEBASE_HZ", "Hart", "Processor"]
 
@@ -34,7 +35,8 @@ class Processor:
 
     ``clock`` is ``"host"`` (time follows the host's monotonic clock, starting at 0 now) or ``"icount"`` (a
     tick every ``instructions_per_tick`` instructions). ``supervisor_calls``: traps to M mode end a run with
-    ExitReason.TRAP instead of entering M mode. ``code_bytes`` bounds the memory for decoded code.
+    ExitReason.TRAP instead of entering M mode. ``code_bytes`` bounds the memory for decoded code,
+    ``region_bytes`` that for compiled code; ``compile`` says what is compiled (:class:`Compilation`).
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Processor:
         supervisor_calls: bool = False,
         code_bytes: int = 64 << 20,
         slice_length: int = 20_000,
+        compile: CompileMode = "hot",
+        region_bytes: int = 64 << 20,
     ) -> None:
         if not 1 <= harts <= MAX_HARTS:
             raise DoppelError(f"a machine cannot have {harts} harts", f"1 to {MAX_HARTS} are possible")
@@ -73,6 +77,13 @@ class Processor:
         self._code_overwritten = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(
             self._code.addresses["doppel_code_overwritten"]
         )
+        function = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5)
+        self._cover = function(self._code.addresses["doppel_cover"])
+        function = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 6)
+        self._enter_at = function(self._code.addresses["doppel_enter_at"])
+        self._helpers = (ctypes.c_uint64 * MAX_HELPERS).from_address(self._code.addresses["doppel_helpers"])
+        self._state.compile_all = int(compile == "all")
+        self.compilation = Compilation(self, compile, region_bytes)
         self.harts = [Hart(self, index) for index in range(harts)]
         for hart in self.harts:
             self._state.harts[hart.index] = hart.address
@@ -113,8 +124,30 @@ class Processor:
         for hart in self.harts:
             hart.request(Request.FLUSH)
 
+    @property
+    def counts_instructions(self) -> bool:
+        """Whether the machine's time is the instructions executed."""
+        return bool(self._state.clock_kind)
+
+    def helper(self, place: int) -> int:
+        """The address of one of the functions that compiled regions call."""
+        return self._helpers[place]
+
+    def code_page(self, number: int) -> int:
+        """The address of the decoded page of a guest page, or 0."""
+        return ctypes.c_uint64.from_address(self._state.code_table + 8 * number).value
+
+    def cover(self, number: int, page: int, epoch: int, stores: int) -> bool:
+        """See :func:`doppel.translate.engine.code.cover`."""
+        return bool(self._cover(self.harts[0].address, number, page, epoch, stores))
+
+    def enter_at(self, number: int, page: int, epoch: int, offset: int, code: int) -> bool:
+        """See :func:`doppel.translate.engine.code.enter_at`."""
+        return bool(self._enter_at(self.harts[0].address, number, page, epoch, offset, code))
+
     def discard_code(self) -> None:
-        """Forget all decoded code. No hart may be running."""
+        """Forget all decoded and compiled code. No hart may be running."""
+        self.compilation.discard()
         for page, _ in self._fmap.frames():
             if self._fmap.has_code(page):
                 self._fmap.forget_code(page)
@@ -125,6 +158,7 @@ class Processor:
 
     def close(self) -> None:
         """Release the memory for code. No hart may be running."""
+        self.compilation.close()
         self._anchors.clear()
         self._code_map.close()
         self._code_table_map.close()
@@ -144,6 +178,8 @@ class Hart:
         self.state.machine = ctypes.addressof(processor._state)
         # No instruction: the scratch record is not decoded yet.
         self.state.scratch_bits = (1 << 64) - 1
+        for place in range(MAX_HELPERS):
+            self.state.helpers[place] = processor.helper(place)
         self.reset()
 
     def reset(self) -> None:
@@ -169,7 +205,11 @@ class Hart:
         state = self.state
         state.run_end = state.spent + budget
         state.soft_end = not exact
+        self.processor.compilation.start()
         self._run(self.address)
+        while state.exit_reason == ExitReason.COMPILE:
+            self.processor.compilation.compile_now(state.exit_address)
+            self._run(self.address)
         return Exit(
             _REASONS[state.exit_reason],
             state.exit_address,

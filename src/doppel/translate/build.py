@@ -12,13 +12,22 @@ from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
+import msgspec
 
 from doppel.cache import Cache
 from doppel.errors import DoppelError
+from doppel.translate.regions.templates import Template
 
-__all__ = ["EngineCode", "build_object", "load_engine", "object_key"]
+__all__ = ["EngineCode", "build_object", "load_engine", "load_templates", "object_key", "target_machine"]
 
-EXPORTED = ("doppel_run", "doppel_post", "doppel_code_overwritten")
+EXPORTED = (
+    "doppel_run",
+    "doppel_post",
+    "doppel_code_overwritten",
+    "doppel_cover",
+    "doppel_enter_at",
+    "doppel_helpers",
+)
 _SOURCES = ("isa", "translate", "memory/entry.py")
 
 
@@ -31,14 +40,15 @@ class EngineCode:
     tracker: Any = field(repr=False)
 
 
-def _target_machine() -> Any:
+def target_machine(optimization: int = 2) -> Any:
+    """LLVM's code generator for this host."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
-        opt=2,
+        opt=optimization,
         reloc="pic",
         codemodel="small",
     )
@@ -65,12 +75,20 @@ def object_key() -> str:
     return digest.hexdigest()[:32]
 
 
-def build_object() -> bytes:
+class Built(msgspec.Struct, frozen=True):
+    """What is made of the engine's sources: an object file and the templates, encoded."""
+
+    object: bytes
+    templates: bytes
+
+
+def build_object() -> Built:
     """Generate, optimize and compile the engine; takes a few seconds."""
     from doppel.translate.module import module_text
 
-    machine = _target_machine()
-    module = llvm.parse_assembly(module_text(machine.triple, str(machine.target_data)))
+    machine = target_machine()
+    text, templates = module_text(machine.triple, str(machine.target_data))
+    module = llvm.parse_assembly(text)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = False
@@ -78,25 +96,40 @@ def build_object() -> bytes:
     options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    return bytes(machine.emit_object(module))
+    return Built(bytes(machine.emit_object(module)), msgspec.msgpack.encode(templates))
+
+
+@functools.cache
+def _load_parts() -> tuple[Built, bool]:
+    """What was built, from the cache if it was before; and whether it had to be built now.
+
+    A cache that cannot be used is no reason to fail: the engine is then built each time. What is in the cache
+    stands behind its digest; what does not fit its digest is built and written again.
+    """
+    name = f"engine/{object_key()}.o"
+    image = _cached(name)
+    if image:
+        return msgspec.msgpack.decode(image, type=Built), False
+    built = build_object()
+    image = msgspec.msgpack.encode(built)
+    with contextlib.suppress(DoppelError):
+        Cache().write(name, hashlib.sha256(image).digest() + image)
+    return built, True
 
 
 @functools.cache
 def load_engine() -> EngineCode:
-    """The engine's code, from the cache if it was built before.
-
-    A cache that cannot be used is no reason to fail: the engine is then built each time. What is in the cache
-    is an object file behind its digest; one that does not fit its digest is built and written again.
-    """
-    name = f"engine/{object_key()}.o"
-    image, built = _cached(name), False
-    if not image:
-        image, built = build_object(), True
-        with contextlib.suppress(DoppelError):
-            Cache().write(name, hashlib.sha256(image).digest() + image)
-    code = _link(image)
+    """The engine's code, ready to run."""
+    parts, built = _load_parts()
+    code = _link(parts.object)
     addresses = {symbol: int(code[symbol]) for symbol in EXPORTED}
     return EngineCode(addresses, built, code)
+
+
+@functools.cache
+def load_templates() -> dict[str, Template]:
+    """The templates for regions that may call this engine, by name."""
+    return msgspec.msgpack.decode(_load_parts()[0].templates, type=dict[str, Template])
 
 
 def _cached(name: str) -> bytes:
@@ -111,7 +144,7 @@ def _cached(name: str) -> bytes:
 
 
 def _link(image: bytes) -> Any:
-    machine = _target_machine()
+    machine = target_machine()
     jit = llvm.create_lljit_compiler(machine, use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
     for symbol in EXPORTED:

@@ -25,6 +25,8 @@ class Compiled:
     parameters: list[str]
     returns: list[str] = field(default_factory=list)
     raises: bool = False
+    #: Small and without loops: compiled into its callers.
+    small: bool = False
     effects: set[str] = field(default_factory=set)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.layout import HART, ITLB, RECORD
 
@@ -41,8 +43,22 @@ def out_of_budget(out: Emitter, budget: str) -> Value:
     return out.op("i1", f"icmp sle i64 {budget}, {limit.text}")
 
 
-def look_up(out: Emitter, pc: Value, budget: str, record: str, tlb: str = "%tlb") -> None:
-    """End the block by going on at any address: by attend() if that is due, else by the instruction TLB."""
+def _symbol(handler: str) -> str:
+    return f"@{handler}"
+
+
+def look_up(
+    out: Emitter,
+    pc: Value,
+    budget: str,
+    record: str,
+    tlb: str = "%tlb",
+    handler: Callable[[str], str] = _symbol,
+) -> None:
+    """End the block by going on at any address: by attend() if that is due, else by the instruction TLB.
+
+    ``handler`` gives the address of one of the engine's handlers by its name.
+    """
     out.store(pc, "i64", "%h", HART["pc"].offset)
     attend, search = out.label("attend"), out.label("search")
     out.branch(out_of_budget(out, budget), attend, search, unlikely=True)
@@ -65,6 +81,6 @@ def look_up(out: Emitter, pc: Value, budget: str, record: str, tlb: str = "%tlb"
     target = out.address(records.text, out.op("i64", f"mul i64 {in_page.text}, {RECORD.per_byte}"))
     dispatch(out, target, budget, tlb)
     out.begin(miss)
-    tail_call(out, "@enter", record, budget)
+    tail_call(out, handler("enter"), record, budget)
     out.begin(attend)
-    tail_call(out, "@attend", record, budget)
+    tail_call(out, handler("attend"), record, budget)

@@ -28,9 +28,10 @@ def constant(number: int) -> Value:
 
 
 class Emitter:
-    """The body of one function under construction."""
+    """The body of one function under construction; ``prefix`` begins every name that it makes."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self.lines: list[str] = []
         self.allocas: list[str] = []
         self.terminated = False
@@ -40,12 +41,12 @@ class Emitter:
     def temporary(self) -> str:
         """A fresh SSA name."""
         self._temporaries += 1
-        return f"%t{self._temporaries}"
+        return f"%{self.prefix}t{self._temporaries}"
 
     def label(self, stem: str) -> str:
         """A fresh block name."""
         self._labels += 1
-        return f"{stem}{self._labels}"
+        return f"{self.prefix}{stem}{self._labels}"
 
     def raw(self, line: str) -> None:
         """An instruction that gives no value; lost if the block has ended already."""
@@ -81,7 +82,7 @@ class Emitter:
     def alloca(self, kind: str) -> str:
         """A local variable; SROA makes it an SSA value."""
         self._temporaries += 1
-        name = f"%v{self._temporaries}"
+        name = f"%{self.prefix}v{self._temporaries}"
         self.allocas.append(f"  {name} = alloca {kind}")
         return name
 

@@ -19,7 +19,8 @@ class ExitReason(IntEnum):
     VM_FAULT = 3  # the f-map has no frame for the page, or does not permit the access
     TRAP = 4  # a trap to M mode on a machine whose firmware is doppel itself
     WAIT = 5  # wfi with nothing to wake the hart by itself (instruction-count clock)
-    CODE_FULL = 6  # no room for another decoded page
+    CODE_FULL = 6  # no room for another decoded page or compiled region
+    COMPILE = 7  # an instruction that was never executed, on a machine that compiles everything at once
 
 
 class Reply(IntEnum):
@@ -37,3 +38,4 @@ class Request:
     FLUSH = 2
     ATTEND = 4
     SOFTWARE = 8  # set SSIP, which only the hart itself may change
+    CODE = 16  # leave with CODE_FULL

@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 
 from doppel.isa import softfloat
 from doppel.isa.softfloat.formats import bias, fraction_bits, infinity
-from doppel.translate.emitter import Value
+from doppel.translate.emitter import Value, constant
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.word_ops import number
 
@@ -70,6 +70,8 @@ def _either(
     low: FunctionLowering, condition: Value, native: Callable[[], Value], soft: Callable[[], Value]
 ) -> Value:
     """The host's instruction if the condition holds, else the definition itself."""
+    if condition.type == "const":
+        return native() if condition.number else soft()
     out = low.out
     result = out.alloca("i64")
     fast, slow, done = out.label("native"), out.label("soft"), out.label("rounded")
@@ -85,10 +87,14 @@ def _either(
 
 
 def _mode_is(low: FunctionLowering, rm: Value, mode: int) -> Value:
+    if rm.type == "const":
+        return constant(rm.number == mode)
     return low.out.op("i1", f"icmp eq i64 {low.out.word(rm).text}, {mode}")
 
 
 def _both(low: FunctionLowering, a: Value, b: Value) -> Value:
+    if a.type == "const":
+        return b if a.number else a
     return low.out.op("i1", f"and i1 {a.text}, {b.text}")
 
 

@@ -18,9 +18,11 @@ from doppel.translate.layout import HART, TLB
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.word_ops import number
 
-__all__ = ["HART_OPERATIONS"]
+__all__ = ["HART_OPERATIONS", "HostAddress", "atomic_operations", "tlb_slot"]
 
 Arguments = list[ast.expr]
+# Gives the host address of a guest address: the size, the tag that must match, the slow path of handlers.
+HostAddress = Callable[[FunctionLowering, Value, int, int, Callable[..., Any]], str]
 _AMO = {
     "swap": "xchg",
     "add": "add",
@@ -34,7 +36,8 @@ _AMO = {
 }
 
 
-def _tlb_slot(low: FunctionLowering, address: Value) -> str:
+def tlb_slot(low: FunctionLowering, address: Value) -> str:
+    """Where the TLB has what it knows of an address."""
     shift = 12 - TLB.entry_size.bit_length() + 1
     scaled = low.out.op("i64", f"lshr i64 {address.text}, {shift}")
     at = low.out.op("i64", f"and i64 {scaled.text}, {(TLB.entries - 1) * TLB.entry_size}")
@@ -52,7 +55,7 @@ def _through_tlb(
 ) -> None:
     """Probe the TLB; a misaligned address does not match either."""
     out = low.out
-    slot = _tlb_slot(low, address)
+    slot = tlb_slot(low, address)
     tag = out.load("i64", slot, tag_offset)
     wanted = out.op("i64", f"and i64 {address.text}, {-4096 | (size - 1)}")
     same = out.op("i1", f"icmp ne i64 {tag.text}, {wanted.text}")
@@ -117,35 +120,35 @@ def _host_address(
     return low.out.load("ptr", result).text
 
 
-def _amo(low: FunctionLowering, args: Arguments) -> Value:
+def _amo(low: FunctionLowering, args: Arguments, find: HostAddress) -> Value:
     address, size = low.out.word(low.expression(args[1])), number(low, args[2])
     if not isinstance(args[3], ast.Constant):
         raise LoweringError("the AMO operation must be a constant")
     operation = _AMO[str(args[3].value)]
     kind = f"i{size * 8}"
     value = low.out.cast(low.expression(args[4]), kind)
-    host = _host_address(low, address, size, TLB.store_tag, access.atomic_slow)
+    host = find(low, address, size, TLB.store_tag, access.atomic_slow)
     old = low.out.op(kind, f"atomicrmw {operation} ptr {host}, {kind} {value.text} seq_cst, align {size}")
     return low.out.word(old)
 
 
-def _load_reserved(low: FunctionLowering, args: Arguments) -> Value:
+def _load_reserved(low: FunctionLowering, args: Arguments, find: HostAddress) -> Value:
     address, size = low.out.word(low.expression(args[1])), number(low, args[2])
     kind = f"i{size * 8}"
-    host = _host_address(low, address, size, TLB.load_tag, access.reserve_slow)
+    host = find(low, address, size, TLB.load_tag, access.reserve_slow)
     value = low.out.word(low.out.op(kind, f"load atomic {kind}, ptr {host} seq_cst, align {size}"))
     low.out.store(address, "i64", "%h", HART["reserved_address"].offset)
     low.out.store(value, "i64", "%h", HART["reserved_value"].offset)
     return value
 
 
-def _store_conditional(low: FunctionLowering, args: Arguments) -> Value:
+def _store_conditional(low: FunctionLowering, args: Arguments, find: HostAddress) -> Value:
     """Succeeds if memory still holds what was loaded: a reservation by value, as host atomics give it."""
     out = low.out
     address, size = out.word(low.expression(args[1])), number(low, args[2])
     kind = f"i{size * 8}"
     value = out.cast(low.expression(args[3]), kind)
-    host = _host_address(low, address, size, TLB.store_tag, access.atomic_slow)
+    host = find(low, address, size, TLB.store_tag, access.atomic_slow)
     reserved = out.load("i64", "%h", HART["reserved_address"].offset)
     out.store(Value("-1", "i64"), "i64", "%h", HART["reserved_address"].offset)
     result = out.alloca("i64")
@@ -162,6 +165,15 @@ def _store_conditional(low: FunctionLowering, args: Arguments) -> Value:
     out.store(out.op("i1", f"xor i1 {stored.text}, true"), "i64", result)
     out.begin(done)
     return out.load("i64", result)
+
+
+def atomic_operations(find: HostAddress) -> dict[Any, Lowering]:
+    """The primitives that need an address in the host, found by ``find``."""
+    return {
+        primitives.load_reserved: lambda low, args: _load_reserved(low, args, find),
+        primitives.store_conditional: lambda low, args: _store_conditional(low, args, find),
+        primitives.amo: lambda low, args: _amo(low, args, find),
+    }
 
 
 def _zero_block(low: FunctionLowering, args: Arguments) -> None:
@@ -228,9 +240,7 @@ def _write_host_flags(low: FunctionLowering, args: Arguments) -> None:
 HART_OPERATIONS: dict[Any, Lowering] = {
     primitives.load: _load,
     primitives.store: _store,
-    primitives.load_reserved: _load_reserved,
-    primitives.store_conditional: _store_conditional,
-    primitives.amo: _amo,
+    **atomic_operations(_host_address),
     primitives.zero_block: _zero_block,
     primitives.branch: _branch,
     primitives.jump: _branch,

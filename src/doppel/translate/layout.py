@@ -17,7 +17,11 @@ __all__ = [
     "ITLB",
     "MACHINE",
     "MAX_HARTS",
+    "MAX_HELPERS",
+    "MAX_REGION",
+    "NEW_PAGES",
     "RECORD",
+    "SAMPLES",
     "TLB",
     "CodePage",
     "Field",
@@ -28,6 +32,12 @@ __all__ = [
 ]
 
 MAX_HARTS = 64
+# Functions that compiled regions may call, samples kept of one hart, and new code pages kept of a machine.
+MAX_HELPERS = 128
+SAMPLES = 1024
+# Instructions of one region.
+MAX_REGION = 400
+NEW_PAGES = 8192
 _SIZES = {"u64": 8, "u32": 4, "u8": 1, "ptr": 8}
 _CTYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "u8": ctypes.c_uint8, "ptr": ctypes.c_uint64}
 
@@ -94,6 +104,8 @@ class CodePage:
     stores: int = 2049 * 16 + 16
     epoch: int = 2049 * 16 + 24
     ready: int = 2049 * 16 + 32
+    # Not 0: compiled regions cover instructions of this page, so a store to them drops the page as a whole.
+    regions: int = 2049 * 16 + 40
     size: int = 2049 * 16 + 48
 
 
@@ -212,6 +224,10 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ),
     ("host_fp", "u64", 0, "the host's floating-point control outside native code, kept while inside"),
     ("fp_scratch", "u64", 0, "buffer for the host's floating-point status"),
+    ("compile_refused", "u64", 0, "guest-physical address of the last exit to compile"),
+    ("helpers", "ptr", MAX_HELPERS, "what compiled regions call, by place"),
+    ("sample_count", "u64", 0, "samples taken since reset"),
+    ("samples", "u64", SAMPLES, "guest-physical addresses at which slices ended, the last ones of them"),
     ("itlb", "u8", ITLB.views * ITLB.view_size, "instruction TLB"),
     ("tlb", "u8", TLB.views * TLB.view_size, "TLB"),
 ]
@@ -247,6 +263,9 @@ MACHINE = Layout(
         ("clock_offset", "u64", 0, "host clock: nanoseconds to subtract"),
         ("instructions_per_tick", "u64", 0, "instruction-count clock: instructions a timebase tick"),
         ("slice_length", "u64", 0, "instructions between looks at the clock"),
+        ("compile_all", "u64", 0, "1: an instruction that is met for the first time leaves to be compiled"),
+        ("new_page_count", "u64", 0, "guest pages that became decoded ones"),
+        ("new_pages", "u64", NEW_PAGES, "their numbers, the last ones of them"),
         ("clock_gettime", "ptr", 0, "libc's function"),
         ("syscall", "ptr", 0, "libc's function"),
         ("harts", "ptr", MAX_HARTS, "the harts' structures"),

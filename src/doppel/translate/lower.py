@@ -69,8 +69,7 @@ class FunctionLowering:
         self.effects: set[str] = set()
         self.returns: list[str] | None = None
         self.result_slots: list[str] = []
-        self.raised_slot = self.out.alloca("i1")
-        self.out.raw(f"store i1 false, ptr {self.raised_slot}")
+        self.raised_slot = self.begin_unraised()
         self.leave = "leave"
         self.values = values
         self._locals: dict[str, tuple[str, str]] = {}
@@ -79,6 +78,12 @@ class FunctionLowering:
         self._names = {**closure.builtins, **closure.globals, **closure.nonlocals}
         module = inspect.getmodule(source)
         self._globals = vars(module) if module else {}
+
+    def begin_unraised(self) -> str:
+        """The place that says whether the function has raised; it has not yet."""
+        slot = self.out.alloca("i1")
+        self.out.raw(f"store i1 false, ptr {slot}")
+        return slot
 
     def stored_slowly(self) -> None:
         """Called where a store has taken the slow path, and may have changed code."""
@@ -111,7 +116,8 @@ class FunctionLowering:
 
     def _statements(self, body: list[ast.stmt]) -> None:
         for statement in body:
-            self._statement(statement)
+            if not self.out.terminated:
+                self._statement(statement)
 
     def _statement(self, node: ast.stmt) -> None:
         match node:
@@ -192,12 +198,16 @@ class FunctionLowering:
         cold = len(node.body) == 1 and isinstance(node.body[0], ast.Raise)
         self.out.branch(test, then, otherwise if node.orelse else after, unlikely=cold)
         self.out.begin(then)
-        self._statements(node.body)
+        self._arm(node.body)
         self.out.jump(after)
         if node.orelse:
             self.out.begin(otherwise)
-            self._statements(node.orelse)
+            self._arm(node.orelse)
         self.out.begin(after)
+
+    def _arm(self, body: list[ast.stmt]) -> None:
+        """Statements that are executed on some path only."""
+        self._statements(body)
 
     def _while(self, node: ast.While) -> None:
         if node.orelse:
@@ -207,7 +217,7 @@ class FunctionLowering:
         self.out.branch(self.expression(node.test), body, after)
         self.out.begin(body)
         self._loops.append((head, after))
-        self._statements(node.body)
+        self._arm(node.body)
         self._loops.pop()
         self.out.jump(head)
         self.out.begin(after)
@@ -474,16 +484,24 @@ class FunctionLowering:
 
     def call_function(self, target: Callable[..., Any], arguments: list[Value | None]) -> list[Value]:
         """Call a function of the language; None stands for the hart."""
-        parameters = list(inspect.signature(target).parameters.values())
-        fixed: dict[str, int] = {}
-        passed: list[Value] = []
-        for parameter, argument in zip(parameters, arguments, strict=True):
-            if argument is None:
-                passed.append(Value("%h", "ptr"))
-            elif argument.type == "const" and parameter.annotation in ("int", int):
-                fixed[parameter.name] = argument.number
-            else:
-                passed.append(argument)
+        bound = {
+            parameter.name: Value("%h", "ptr") if argument is None else argument
+            for parameter, argument in zip(
+                inspect.signature(target).parameters.values(), arguments, strict=True
+            )
+        }
+        fixed = {
+            parameter.name: bound[parameter.name].number
+            for parameter in inspect.signature(target).parameters.values()
+            if bound[parameter.name].type == "const" and parameter.annotation in ("int", int)
+        }
+        return self.call_bound(target, fixed, bound)
+
+    def call_bound(
+        self, target: Callable[..., Any], fixed: dict[str, int], bound: dict[str, Value]
+    ) -> list[Value]:
+        """Call a function with its arguments by name; ``fixed`` are those it is specialized on."""
+        passed = [value for name, value in bound.items() if name not in fixed]
         return self.call_compiled(self.program.function(target, fixed), passed)
 
     def call_compiled(self, compiled: Compiled, passed: list[Value], convention: str = "") -> list[Value]:

@@ -17,16 +17,17 @@ from doppel.translate.engine import attention, code, fetch
 from doppel.translate.handlers import HandlerCompiler
 from doppel.translate.hart_ops import HART_OPERATIONS
 from doppel.translate.host import HOST
-from doppel.translate.layout import HART
+from doppel.translate.layout import HART, MAX_HELPERS
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.program import Program
+from doppel.translate.regions.templates import HANDLER_HELPERS, Template, TemplateMaker
 from doppel.translate.records import DECODE_OPERATION, decode_record, decoder_text
 
 __all__ = ["module_text"]
 
 
-def module_text(triple: str, data_layout: str) -> str:
-    """The whole module as LLVM IR."""
+def module_text(triple: str, data_layout: str) -> tuple[str, dict[str, Template]]:
+    """The whole module as LLVM IR, and the templates for regions that go with it."""
     primitives: dict[Any, Lowering] = {
         **word_ops.WORD_OPERATIONS,
         **pointer_ops.POINTER_OPERATIONS,
@@ -39,6 +40,8 @@ def module_text(triple: str, data_layout: str) -> str:
     primitives[csr_write] = _csr_dispatch(program, "csr_write", writes=True)
     handlers = HandlerCompiler(program)
     decoder = decoder_text(rv64gc(), handlers)
+    maker = TemplateMaker(program, primitives)
+    templates = maker.templates(rv64gc())
     ties = [
         _enter(program),
         _attend(program),
@@ -46,12 +49,14 @@ def module_text(triple: str, data_layout: str) -> str:
         _decode(program),
         _straddle(program),
         _illegal(program),
+        _interpret(program),
         _page_end(),
         _dropped(),
         _run(program),
         _exported(program),
+        _helpers(maker.helpers),
     ]
-    return "\n".join(
+    text = "\n".join(
         [
             f'target triple = "{triple}"',
             f'target datalayout = "{data_layout}"',
@@ -66,6 +71,7 @@ def module_text(triple: str, data_layout: str) -> str:
             '!0 = !{!"branch_weights", i32 1, i32 2000}',
         ]
     )
+    return text, templates
 
 
 def _csr_dispatch(program: Program, name: str, *, writes: bool) -> Lowering:
@@ -214,6 +220,7 @@ def _decode(program: Program) -> str:
     """The handler of every record that has not been decoded yet."""
     tie = _Tie(program, fetch.decode_in_page)
     tie.spill()
+    tie.out.store(record_pc(tie.out, "%rec"), "i64", "%h", HART["pc"].offset)
     fits = tie.call_function(fetch.decode_in_page, [None, Value("%rec", "ptr")])[0]
     tie.out.branch(fits, "fit", "straddles")
     tie.out.begin("fit")
@@ -221,6 +228,9 @@ def _decode(program: Program) -> str:
     tie.out.begin("straddles")
     tie.out.raw("store atomic ptr @straddle, ptr %rec release, align 8")
     tie.go("@straddle", "%rec")
+    tie.out.lines.append("raised:")
+    tie.out.terminated = False
+    tie.go("@trap", "null")
     return handler_type("@decode", tie.out.body())
 
 
@@ -247,6 +257,18 @@ def _illegal(program: Program) -> str:
     )
     tie.go("@trap", "%rec")
     return handler_type("@illegal", tie.out.body())
+
+
+def _interpret(program: Program) -> str:
+    """Execute the instruction at ``h.pc`` by its handler, whatever its record in the page does."""
+    tie = _Tie(program, fetch.fetch_out_of_page)
+    tie.spill()
+    pc = tie.out.load("i64", "%h", HART["pc"].offset)
+    record = tie.call_function(fetch.fetch_out_of_page, [None, pc])[0]
+    tie.dispatch(record)
+    tie.out.begin("raised")
+    tie.go("@trap", "null")
+    return handler_type("@interpret", tie.out.body())
 
 
 def _page_end() -> str:
@@ -287,6 +309,15 @@ def _run(program: Program) -> str:
 
 def _exported(program: Program) -> str:
     """Functions that Python calls on a hart it does not run."""
+    cover = FunctionLowering(program, code.cover, _no_body(), {})
+    page = [Value("%number", "i64"), Value("%page", "ptr"), Value("%epoch", "i64")]
+    (covered,) = cover.call_function(code.cover, [None, *page, Value("%stores", "i64")])
+    cover.out.terminate(f"ret i64 {covered.text}")
+    enter = FunctionLowering(program, code.enter_at, _no_body(), {})
+    (entered,) = enter.call_function(
+        code.enter_at, [None, *page, Value("%at", "i64"), Value("%code", "ptr")]
+    )
+    enter.out.terminate(f"ret i64 {entered.text}")
     post = FunctionLowering(program, code.post, _no_body(), {})
     post.call_function(
         attention.post_request, [None, Value("%request", "i64"), Value("%set", "i64"), Value("%clear", "i64")]
@@ -298,6 +329,42 @@ def _exported(program: Program) -> str:
     return (
         "define void @doppel_post(ptr %h, i64 %request, i64 %set, i64 %clear) nounwind"
         f" {{\n{post.out.body()}\n}}\n"
+        "define i64 @doppel_cover(ptr %h, i64 %number, ptr %page, i64 %epoch, i64 %stores) nounwind"
+        f" {{\n{cover.out.body()}\n}}\n"
+        "define i64 @doppel_enter_at(ptr %h, i64 %number, ptr %page, i64 %epoch, i64 %at, ptr %code) nounwind"
+        f" {{\n{enter.out.body()}\n}}\n"
         "define void @doppel_code_overwritten(ptr %h, i64 %page) nounwind"
         f" {{\n{written.out.body()}\n}}\n"
     )
+
+
+def _helpers(helpers: list[Compiled]) -> str:
+    """The table of what regions reach; functions keep the caller's registers, so that slow paths cost little.
+
+    They have external names so that they are there although nothing in this module calls them.
+    """
+    texts = []
+    symbols = [f"@{name}" for name in HANDLER_HELPERS]
+    for number, helper in enumerate(helpers):
+        parameters = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(helper.parameters))
+        kind = helper.result_type
+        call = f"call {kind} {helper.symbol}({parameters})"
+        if kind == "void":
+            body = f"  {call}\n  ret void"
+        elif helper.raises and helper.returns == ["ptr"]:
+            body = (
+                f"  %r = {call}\n  %p = extractvalue {kind} %r, 0\n  %raised = extractvalue {kind} %r, 1\n"
+                "  %found = select i1 %raised, ptr null, ptr %p\n  ret ptr %found"
+            )
+            kind = "ptr"
+        else:
+            body = f"  %r = {call}\n  ret {kind} %r"
+        texts.append(
+            f"define internal preserve_mostcc {kind} @helper{number}({parameters})"
+            f" noinline nounwind {{\n{body}\n}}\n"
+        )
+        symbols.append(f"@helper{number}")
+    assert len(symbols) <= MAX_HELPERS
+    rows = ", ".join(f"ptr {symbol}" for symbol in symbols)
+    nothing = ", ".join(["ptr null"] * (MAX_HELPERS - len(symbols)))
+    return "".join(texts) + f"@doppel_helpers = constant [{MAX_HELPERS} x ptr] [{rows}, {nothing}]\n"

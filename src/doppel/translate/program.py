@@ -109,7 +109,8 @@ def _compile_function(
         out.terminate(f"ret {result} {aggregate}")
     nodes = sum(1 for _ in ast.walk(tree))
     loops = any(isinstance(node, ast.While) for node in ast.walk(tree))
-    attribute = "alwaysinline" if nodes <= _INLINE_NODES and not loops else "noinline"
+    compiled.small = nodes <= _INLINE_NODES and not loops
+    attribute = "alwaysinline" if compiled.small else "noinline"
     parameters = ", ".join(f"{kind} {name}" for name, kind in signature)
     text = f"define internal {result} {symbol}({parameters}) {attribute} nounwind {{\n{out.body()}\n}}\n"
     return compiled, text

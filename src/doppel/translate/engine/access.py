@@ -31,6 +31,7 @@ from doppel.translate.pointers import (
 __all__ = [
     "BLOCK",
     "atomic_slow",
+    "find_page",
     "load_slow",
     "physical_compare_exchange",
     "physical_load",
@@ -189,6 +190,19 @@ def reserve_slow(h: Hart, address: Word, size: int) -> Pointer:
     if address & (size - 1) != 0:
         raise Trap(Cause.LOAD_MISALIGNED, address)
     return data_pointer(h, address, Word(Access.LOAD), Word(size), Word(0), False)
+
+
+def find_page(h: Hart, address: Word, access: int, size: int) -> Pointer:
+    """For a region that missed the TLB: the host address of guest-virtual address zero, as this page has it.
+
+    Raises what may not mean a trap, but that the interpreter has to execute the access.
+    """
+    if h.reply != Reply.NONE or address & (size - 1) != 0:
+        raise Trap(Cause.LOAD_MISALIGNED, address)
+    host = data_pointer(h, address, Word(access), Word(size), Word(0), False)
+    if access == Access.STORE and read(machine(h, "fmap"), h.data_physical >> 12 << 3, 8) & Entry.CODE != 0:
+        raise Trap(Cause.STORE_MISALIGNED, address)
+    return offset(host, 0 - address)
 
 
 def zero_block_slow(h: Hart, address: Word) -> None:

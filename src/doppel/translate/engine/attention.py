@@ -15,7 +15,7 @@ from doppel.isa.words import Word, div_unsigned, rem_unsigned, signed_lt
 from doppel.translate.engine.views import flush_all, request_attention, select_views
 from doppel.translate.exits import PENDING_EXIT, ExitReason, Reply, Request
 from doppel.translate.host import SYS_FUTEX
-from doppel.translate.layout import CODE_PAGE
+from doppel.translate.layout import CODE_PAGE, ITLB, MAX_REGION, SAMPLES
 from doppel.translate.pointers import (
     address_of,
     call_native,
@@ -25,16 +25,17 @@ from doppel.translate.pointers import (
     fetch_or,
     machine,
     memory_barrier,
+    offset,
     read,
+    read_pointer,
     write,
 )
 
 __all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
 
 NEVER = (1 << 64) - 1
-# A block of straight-line code holds no more instructions than its page has halfwords, and one look at the
-# budget.
-LONGEST_BLOCK = CODE_PAGE.records
+# Between two looks at the budget come no more instructions than a page has halfwords, and a region.
+LONGEST_BLOCK = CODE_PAGE.records + MAX_REGION
 CLOCK_MONOTONIC = 1
 FUTEX_WAIT_PRIVATE = 128
 FUTEX_WAKE_PRIVATE = 129
@@ -101,9 +102,13 @@ def look_around(h: Hart) -> Word:
         if requests & Request.SOFTWARE != 0:
             h.mip = h.mip | 1 << Interrupt.SSI
         h.acknowledged = h.acknowledged + 1
+    elif h.slice != 0:
+        take_sample(h)
     settle(h)
     if requests & Request.STOP != 0:
         return leave(h, ExitReason.STOPPED)
+    if requests & Request.CODE != 0:
+        return leave(h, ExitReason.CODE_FULL)
     left = h.run_end - h.spent
     if not signed_lt(0, left):
         return leave(h, ExitReason.BUDGET)
@@ -138,6 +143,17 @@ def look_around(h: Hart) -> Word:
     if h.waiting != 0:
         return wait(h)
     return Word(0)
+
+
+def take_sample(h: Hart) -> None:
+    """Note where a slice has come to its end: a point that is met often is worth compiling."""
+    pc = h.pc
+    slot = offset(h.itlb_view, (pc >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
+    if read(slot, ITLB.tag, 8) == pc & ~0xFFF:
+        number = read(read_pointer(slot, ITLB.records), CODE_PAGE.guest_page, 8)
+        count = h.sample_count
+        write(address_of(h, "samples"), (count & (SAMPLES - 1)) * 8, 8, number << 12 | pc & 0xFFF)
+        h.sample_count = count + 1
 
 
 def next_deadline(h: Hart) -> Word:

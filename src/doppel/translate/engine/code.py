@@ -15,7 +15,7 @@ from doppel.memory.entry import Entry
 from doppel.translate.engine.views import flush_all, request_attention
 from doppel.translate.exits import ExitReason, Request
 from doppel.translate.host import SYS_SCHED_YIELD
-from doppel.translate.layout import CODE_PAGE, HART, RECORD
+from doppel.translate.layout import CODE_PAGE, HART, NEW_PAGES, RECORD
 from doppel.translate.pointers import (
     Pointer,
     add_machine,
@@ -27,6 +27,7 @@ from doppel.translate.pointers import (
     fetch_or,
     is_null,
     machine,
+    memory_barrier,
     null,
     offset,
     pointer_bits,
@@ -39,7 +40,17 @@ from doppel.translate.pointers import (
     write_pointer,
 )
 
-__all__ = ["acquire", "code_overwritten", "code_page", "code_page_ready", "code_written", "post", "release"]
+__all__ = [
+    "acquire",
+    "code_overwritten",
+    "code_page",
+    "code_page_ready",
+    "code_written",
+    "cover",
+    "enter_at",
+    "post",
+    "release",
+]
 
 # A page that is stored to this often is data by now.
 STORES_UNTIL_DATA = 64
@@ -113,6 +124,7 @@ def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
     write(page, CODE_PAGE.guest_page, 8, number)
     write(page, CODE_PAGE.stores, 8, 0)
     write(page, CODE_PAGE.ready, 8, 0)
+    write(page, CODE_PAGE.regions, 8, 0)
     acquire(h)
     known = read_pointer(slot, 0)
     if is_null(known):
@@ -120,6 +132,9 @@ def code_page(h: Hart, physical: Word, host: Pointer) -> Pointer:
         fetch_or(machine(h, "fmap"), number << 3, Word(Entry.CODE))
         write(page, CODE_PAGE.epoch, 8, add_machine(h, "flush_epoch", 1) + 1)
         write_pointer(slot, 0, page)
+        made = machine(h, "new_page_count")
+        write(machine(h, "new_pages"), (made & (NEW_PAGES - 1)) * 8, 8, number)
+        set_machine(h, "new_page_count", made + 1)
         post_others(h, Word(Request.FLUSH))
     release(h)
     flush_all(h)
@@ -194,7 +209,12 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
     stores = read(page, CODE_PAGE.stores, 8) + 1
     write(page, CODE_PAGE.stores, 8, stores)
     request_attention(h)
-    if machine(h, "hart_count") != 1 or stores >= STORES_UNTIL_DATA:
+    memory_barrier()
+    if (
+        machine(h, "hart_count") != 1
+        or stores >= STORES_UNTIL_DATA
+        or read(page, CODE_PAGE.regions, 8) != 0
+    ):
         drop(h, number, page)
         return
     at = physical & 0xFFF
@@ -205,3 +225,39 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
     if end > LAST_RECORD:
         end = Word(LAST_RECORD)
     fill_records(page, (first & ~1) * RECORD.per_byte, end, symbol("decode"))
+
+
+def is_current(h: Hart, number: Word, page: Pointer, epoch: Word) -> bool:
+    """Whether a guest page still has this decoded page; pages in the same place have different epochs."""
+    slot = offset(machine(h, "code_table"), number << 3)
+    return pointer_bits(read_pointer(slot, 0)) == pointer_bits(page) and read(page, CODE_PAGE.epoch, 8) == epoch
+
+
+def cover(h: Hart, number: Word, page: Pointer, epoch: Word, stores: Word) -> Word:
+    """Announce that compiled code covers instructions of a decoded page, as they were after ``stores``.
+
+    Returns 1 if they are still that; from then on a store to the page drops it.
+    """
+    acquire(h)
+    outcome = Word(0)
+    if is_current(h, number, page, epoch):
+        write(page, CODE_PAGE.regions, 8, 1)
+        # A store counts itself before it looks at ``regions``: one of the two sees the other.
+        memory_barrier()
+        if read(page, CODE_PAGE.stores, 8) == stores:
+            outcome = Word(1)
+    release(h)
+    return outcome
+
+
+def enter_at(h: Hart, number: Word, page: Pointer, epoch: Word, at: Word, code: Pointer) -> Word:
+    """Let compiled code be what the record at ``at`` bytes in the guest page does, on a page that is covered.
+
+    Returns 1 if that is so, 0 if the page is another one by now.
+    """
+    acquire(h)
+    outcome = Word(is_current(h, number, page, epoch))
+    if outcome != 0:
+        write_pointer(page, at * RECORD.per_byte, code)
+    release(h)
+    return outcome

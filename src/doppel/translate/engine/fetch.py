@@ -10,6 +10,7 @@ from doppel.isa.words import Trap, Word, div_unsigned
 from doppel.translate.engine.access import frame_pointer, is_memory
 from doppel.translate.engine.code import acquire, code_page, code_page_ready, release
 from doppel.translate.engine.views import note_superpage
+from doppel.translate.exits import ExitReason
 from doppel.translate.layout import CODE_PAGE, ITLB, RECORD
 from doppel.translate.pointers import (
     Pointer,
@@ -18,6 +19,7 @@ from doppel.translate.pointers import (
     machine,
     offset,
     pointer_bits,
+    raise_exit,
     read,
     read_pointer,
     symbol,
@@ -26,7 +28,7 @@ from doppel.translate.pointers import (
 )
 from doppel.translate.records import decode_record
 
-__all__ = ["decode_in_page", "fetch", "fetch_straddling", "instruction_bits"]
+__all__ = ["decode_in_page", "fetch", "fetch_out_of_page", "fetch_straddling", "instruction_bits"]
 
 NOT_IN_PAGE = 1 << 20
 # The scratch record behind the three that are executed.
@@ -55,6 +57,16 @@ def fetch(h: Hart) -> Pointer:
     write_pointer(slot, ITLB.records, page)
     h.pc_delta = (pc & ~0xFFF) - (pointer_bits(page) >> 3)
     return offset(page, (pc & 0xFFF) * RECORD.per_byte)
+
+
+def fetch_out_of_page(h: Hart, pc: Word) -> Pointer:
+    """As fetch_alone(), of an instruction that lies in a decoded page that is being executed."""
+    slot = offset(h.itlb_view, (pc >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
+    at = pc & 0xFFF
+    if read(slot, ITLB.tag, 8) != pc - at or at > 4092:
+        return fetch_alone(h, pc)
+    bits = read(read_pointer(read_pointer(slot, ITLB.records), CODE_PAGE.host), at, 4)
+    return place_alone(h, pc, bits if bits & 3 == 3 else bits & 0xFFFF)
 
 
 def fetch_half(h: Hart, pc: Word) -> Word:
@@ -112,6 +124,8 @@ def decode_in_page(h: Hart, record: Pointer) -> bool:
     Of several harts one at a time does that: a handler must not meet the operands of another instruction,
     whatever the guest stores there meanwhile.
     """
+    if machine(h, "compile_all") != 0:
+        leave_to_compile(h, record)
     if machine(h, "hart_count") == 1:
         return decode_here(h, record)
     acquire(h)
@@ -120,6 +134,15 @@ def decode_in_page(h: Hart, record: Pointer) -> bool:
         fits = decode_here(h, record)
     release(h)
     return fits
+
+
+def leave_to_compile(h: Hart, record: Pointer) -> None:
+    """Leave so that what begins here can be compiled; the second time it is decoded."""
+    page = page_of(h, record)
+    address = read(page, CODE_PAGE.guest_page, 8) << 12 | (pointer_bits(record) - pointer_bits(page)) >> 3
+    if h.compile_refused != address:
+        h.compile_refused = address
+        raise_exit(h, ExitReason.COMPILE, address, 0, 0, 0)
 
 
 def decode_here(h: Hart, record: Pointer) -> bool:

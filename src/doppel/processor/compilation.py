@@ -1,0 +1,248 @@
+"""Tier 1 of a processor: what is worth compiling, who compiles it, and putting it where harts find it.
+
+Harts note where their slices end; a point that is noted often is hot. A manager thread gathers these samples,
+lets a worker process compile the hottest point, and makes the compiled code the handler of its record in the
+decoded page, so that the interpreter enters it like any instruction. Nothing of this stops a hart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from doppel.memory.entry import PAGE_SIZE
+from doppel.processor.arena import CodeArena
+from doppel.translate.exits import Request
+from doppel.translate.layout import CODE_PAGE, RECORD, SAMPLES
+from doppel.translate.regions.compiler import Region, RegionRequest, shared_compiler
+from doppel.translate.regions.templates import HANDLER_HELPERS
+from doppel.translate.regions.workers import Worker, WorkerDiedError, shared_workers
+
+if TYPE_CHECKING:
+    from doppel.processor.processor import Processor
+
+__all__ = ["Compilation", "CompilationStatistics", "CompileMode"]
+
+CompileMode = Literal["hot", "all", "off"]
+
+# Samples that make a point hot. A slice is 20,000 instructions.
+_HOT = 4
+# Seconds between two looks at the samples, while there are some and while there are none.
+_SHORT_PAUSE, _LONG_PAUSE = 0.002, 0.02
+# Instructions of a region on a machine that compiles everything: little that is never executed.
+_LIMIT_OF_ALL = 40
+_EVERYTHING = b"\1" * (PAGE_SIZE // 2)
+
+
+@dataclass
+class CompilationStatistics:
+    """What was compiled so far: regions, guest instructions in them, bytes of host code, seconds waited."""
+
+    regions: int = 0
+    instructions: int = 0
+    bytes: int = 0
+    refused: int = 0
+    outdated: int = 0
+    discarded: int = 0
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A decoded page as it was at one time."""
+
+    number: int
+    address: int
+    epoch: int
+    stores: int
+    content: bytes
+    executed: bytes
+
+
+class Compilation:
+    """``mode``: ``hot`` compiles what is hot in the background, ``all`` everything before it is executed for
+    the first time, ``off`` nothing.
+    """
+
+    def __init__(self, processor: Processor, mode: CompileMode, arena_bytes: int) -> None:
+        self.mode = mode
+        self.statistics = CompilationStatistics()
+        self._processor = processor
+        self._arena = CodeArena(arena_bytes)
+        self._lock = threading.RLock()
+        self._counts: Counter[int] = Counter()
+        self._refused: set[int] = set()
+        self._seen: dict[int, int] = {}
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._generation = 0
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Begin to watch; once is enough."""
+        if self.mode == "hot" and self._thread is None:
+            shared_workers.open()
+            self._thread = threading.Thread(target=self._manage, name="compilation", daemon=True)
+            self._thread.start()
+
+    def discard(self) -> None:
+        """Forget all compiled code. No hart may be running."""
+        with self._lock:
+            self._generation += 1
+            self.statistics.discarded += 1
+            self._arena.clear()
+            self._counts.clear()
+            self._refused.clear()
+
+    def close(self) -> None:
+        """End everything that was begun. No hart may be running."""
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+            shared_workers.close()
+        self._arena.close()
+
+    # --- at once ---
+
+    def compile_now(self, address: int) -> None:
+        """Compile what is at a guest-physical address, as far as it can be compiled."""
+        page = self._page(address // PAGE_SIZE)
+        if page is not None:
+            self._install(page, shared_compiler().compile(self._request(page, address % PAGE_SIZE)))
+
+    # --- in the background ---
+
+    def _manage(self) -> None:
+        worker: Worker | None = None
+        page: _Page | None = None
+        while not self._ending.is_set():
+            try:
+                if worker is None:
+                    busy = self._gather()
+                    point = self._hottest()
+                    if point is None:
+                        self._ending.wait(_SHORT_PAUSE if busy else _LONG_PAUSE)
+                        continue
+                    worker = shared_workers.take()
+                    if worker is None:
+                        self._ending.wait(_SHORT_PAUSE)
+                        continue
+                    generation = self._generation
+                    page = self._page(point // PAGE_SIZE)
+                    if page is None:
+                        shared_workers.give_back(worker)
+                        worker = None
+                        continue
+                    worker.send(self._request(page, point % PAGE_SIZE))
+                answer = worker.poll(_SHORT_PAUSE)
+                self._gather()
+                if answer is None:
+                    continue
+                shared_workers.give_back(worker)
+                worker = None
+                if answer[0] is None:
+                    self._refused.add(point)
+                    self.statistics.refused += 1
+                elif page is not None and generation == self._generation:
+                    self._install(page, answer[0])
+            except WorkerDiedError:
+                assert worker is not None
+                shared_workers.give_back(worker, usable=False)
+                worker = None
+                self._refused.add(point)
+        if worker is not None:
+            shared_workers.give_back(worker, usable=False)
+
+    def _gather(self) -> bool:
+        """Count the new samples of all harts; whether there were any."""
+        found = False
+        for hart in self._processor.harts:
+            count = hart.state.sample_count
+            before = self._seen.get(hart.index, 0)
+            if count == before:
+                continue
+            found = True
+            self._seen[hart.index] = count
+            samples = hart.state.samples
+            if count - before >= SAMPLES:
+                self._counts.update(samples)
+            else:
+                self._counts.update([samples[index % SAMPLES] for index in range(before, count)])
+        return found
+
+    def _hottest(self) -> int | None:
+        """The guest-physical address that is worth the most, taken off the list."""
+        with self._lock:
+            while self._counts:
+                point, count = max(self._counts.items(), key=lambda item: item[1])
+                if count < _HOT:
+                    return None
+                del self._counts[point]
+                if point not in self._refused and not self._is_compiled(point):
+                    return point
+        return None
+
+    # --- pages ---
+
+    def _record(self, page: int, offset: int) -> int:
+        return page + offset * RECORD.per_byte
+
+    def _is_compiled(self, point: int) -> bool:
+        page = self._processor.code_page(point // PAGE_SIZE)
+        return not page or self._arena.holds(_word(self._record(page, point % PAGE_SIZE)))
+
+    def _page(self, number: int) -> _Page | None:
+        """A decoded page as it is now."""
+        address = self._processor.code_page(number)
+        if not address:
+            return None
+        epoch, stores = _word(address + CODE_PAGE.epoch), _word(address + CODE_PAGE.stores)
+        content = ctypes.string_at(_word(address + CODE_PAGE.host), PAGE_SIZE)
+        if self.mode == "all":
+            executed = _EVERYTHING
+        else:
+            undecoded = self._processor.helper(HANDLER_HELPERS.index("decode"))
+            handlers = memoryview(ctypes.string_at(address, PAGE_SIZE * RECORD.per_byte)).cast("Q")[::2]
+            executed = bytes(handler != undecoded for handler in handlers)
+        return _Page(number, address, epoch, stores, content, executed)
+
+    def _request(self, page: _Page, offset: int) -> RegionRequest:
+        every_branch = self._processor.counts_instructions
+        if self.mode == "all":
+            return RegionRequest(page.content, offset, page.executed, _LIMIT_OF_ALL, every_branch=every_branch)
+        return RegionRequest(page.content, offset, page.executed, every_branch=every_branch)
+
+    def _install(self, page: _Page, region: Region | None) -> None:
+        """Let harts find a region, if the page still is what it was compiled from."""
+        if region is None:
+            return
+        with self._lock:
+            host = _word(page.address + CODE_PAGE.host)
+            fits = all(
+                ctypes.string_at(host + start, length) == page.content[start : start + length]
+                for start, length in region.ranges
+            )
+            stores = _word(page.address + CODE_PAGE.stores)
+            if not fits or not self._processor.cover(page.number, page.address, page.epoch, stores):
+                self.statistics.outdated += 1
+                return
+            address = self._arena.place(region.code)
+            if address is None:
+                self._processor.harts[0].request(Request.CODE)
+                return
+            first, *others = region.entries
+            for offset in others:
+                if self._arena.holds(_word(self._record(page.address, offset))):
+                    continue
+                self._processor.enter_at(page.number, page.address, page.epoch, offset, address)
+            self._processor.enter_at(page.number, page.address, page.epoch, first, address)
+            self.statistics.regions += 1
+            self.statistics.instructions += region.instructions
+            self.statistics.bytes += len(region.code)
+
+
+def _word(address: int) -> int:
+    return ctypes.c_uint64.from_address(address).value

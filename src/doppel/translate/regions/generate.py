@@ -1,0 +1,293 @@
+"""The LLVM IR of a region: one function of the handlers' type, which a record can have as its handler.
+
+Guest registers are local variables, which SROA makes SSA values. What a way out needs stands in a cold block
+of its own: it puts what may be changed into the hart, and goes on at the interpreter, at another region, or
+at one of the engine's handlers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from doppel.isa.privileged.constants import Status
+from doppel.memory.entry import PAGE_SIZE
+from doppel.translate import float_ops, pointer_ops, word_ops
+from doppel.translate.dispatch import dispatch, look_up, out_of_budget, tail_call
+from doppel.translate.emitter import Emitter, Value
+from doppel.translate.layout import HART, RECORD
+from doppel.translate.regions.flow import Flow, analyse, writes
+from doppel.translate.regions.graph import Block, Graph, Step, is_return
+from doppel.translate.regions.templates import HANDLER_HELPERS, PREFIX, placeholder
+
+__all__ = ["SYMBOL", "region_text"]
+
+SYMBOL = "region"
+_HEAD = f"define preserve_nonecc void @{SYMBOL}(ptr %h, ptr %rec, i64 %budget, ptr %tlb) nounwind"
+_TAIL = '!0 = !{!"branch_weights", i32 1, i32 2000}'
+_DECLARATIONS = word_ops.DECLARATIONS + pointer_ops.DECLARATIONS + float_ops.DECLARATIONS
+_SCALE = RECORD.per_byte.bit_length() - 1
+
+
+def region_text(graph: Graph, head: str, *, every_branch: bool) -> str:
+    """The module of a region; ``head`` names the host.
+
+    ``every_branch``: look at the budget behind every branch that is taken, as the interpreter does, rather
+    than once a loop. Instruction-count clocks need that: what happens between two blocks then happens
+    between the same two however code is executed.
+    """
+    text = _Generator(graph, every_branch).function()
+    return f"{head}{_DECLARATIONS}{_HEAD} {{\n{text}\n}}\n{_TAIL}\n"
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A place in a block: what was spent of the budget since its beginning, and what may be changed."""
+
+    spent: int
+    dirty: int
+
+
+class _Generator:
+    def __init__(self, graph: Graph, every_branch: bool) -> None:
+        self.graph = graph
+        self.flow: Flow = analyse(graph)
+        self.every_branch = every_branch
+        self.out = Emitter()
+        self.slots: dict[int, str] = {}
+        self.budget_slot = self.out.alloca("i64")
+        self.base_slot = self.out.alloca("ptr")
+        self.cold: list[tuple[str, str, Block, _Point]] = []
+        #: What is left of the budget at the beginning of the block that is being written.
+        self.budget = ""
+
+    # --- pieces ---
+
+    def slot(self, register: int) -> str:
+        """The local variable of a register."""
+        if register not in self.slots:
+            self.slots[register] = self.out.alloca("i64")
+        return self.slots[register]
+
+    def base(self) -> str:
+        """The page's first record."""
+        return self.out.load("ptr", self.base_slot).text
+
+    def pc(self, offset: int) -> Value:
+        """The address of what is at an offset in the page."""
+        out = self.out
+        number = out.op("i64", f"ptrtoint ptr {self.base()} to i64")
+        scaled = out.op("i64", f"lshr i64 {number.text}, {_SCALE}")
+        delta = out.load("i64", "%h", HART["pc_delta"].offset)
+        start = out.op("i64", f"add i64 {scaled.text}, {delta.text}")
+        return out.op("i64", f"add i64 {start.text}, {offset}")
+
+    def left(self, point: _Point) -> str:
+        """What is left of the budget at a point."""
+        if point.spent == 0:
+            return self.budget
+        return self.out.op("i64", f"sub i64 {self.budget}, {point.spent}").text
+
+    def spill(self, registers: int) -> None:
+        """Put registers into the hart."""
+        for register in _members(registers):
+            value = self.out.load("i64", self.slot(register))
+            self.out.store(value, "i64", "%h", _place(register))
+
+    def handler(self, name: str) -> str:
+        """The address of one of the engine's handlers."""
+        return self.out.load("ptr", "%h", HART["helpers"].offset + 8 * HANDLER_HELPERS.index(name)).text
+
+    # --- the function ---
+
+    def function(self) -> str:
+        """The text between its braces."""
+        self.enter()
+        for block in self.graph.blocks.values():
+            self.block(block)
+        return self.out.body()
+
+    def enter(self) -> None:
+        """Find out where the region is entered, and load what is needed there."""
+        out, entries = self.out, self.graph.entries
+        pointer = out.op("i64", "ptrtoint ptr %rec to i64")
+        pc = out.op("i64", f"lshr i64 {pointer.text}, {_SCALE}")
+        pc = out.op("i64", f"add i64 {pc.text}, {out.load('i64', '%h', HART['pc_delta'].offset).text}")
+        at = out.op("i64", f"and i64 {pc.text}, {PAGE_SIZE - 1}")
+        out.store(Value("%budget", "i64"), "i64", self.budget_slot)
+        others = " ".join(f"i64 {offset}, label %enter{offset}" for offset in entries[1:])
+        if others:
+            out.terminate(f"switch i64 {at.text}, label %enter{entries[0]} [ {others} ]")
+        for offset in entries:
+            out.begin(f"enter{offset}")
+            first = out.address("%rec", -offset * RECORD.per_byte)
+            out.store(Value(first, "ptr"), "ptr", self.base_slot)
+            for register in _members(self.flow.live[offset]):
+                out.store(out.load("i64", "%h", _place(register)), "i64", self.slot(register))
+            out.jump(f"block{offset}")
+
+    def block(self, block: Block) -> None:
+        """A block, and its ways out behind it."""
+        out = self.out
+        self.cold = []
+        out.lines.append(f"block{block.start}:")
+        out.terminated = False
+        self.budget = out.load("i64", self.budget_slot).text
+        point = _Point(0, self.flow.dirty[block.start])
+        if block.start in self.graph.heads and not self.every_branch:
+            self.check(block, point, block.start, f"begin{block.start}")
+            out.begin(f"begin{block.start}")
+        if not self.flow.guarded[block.start] and any(s.template.fp for s in block.steps):
+            self.guard(block, point)
+        for step in block.steps[:-1]:
+            self.step(step, block, point)
+            point = self.behind(step, block, point)
+        last = block.steps[-1]
+        value = self.step(last, block, point)
+        self.end(block, last, value, self.behind(last, block, point))
+        for label, kind, owner, where in self.cold:
+            self.way_out(label, kind, owner, where)
+
+    def behind(self, step: Step, block: Block, point: _Point) -> _Point:
+        """The point behind an instruction."""
+        changed = writes(step) if self.flow.loop[block.start] >= 0 else 0
+        return _Point(point.spent + 1, point.dirty | changed)
+
+    def check(self, block: Block, point: _Point, offset: int, onward: str) -> None:
+        """Attend, to come back at ``offset``, if it is time; else go on."""
+        label = self.out.label("attend")
+        self.out.branch(out_of_budget(self.out, self.left(point)), label, onward, unlikely=True)
+        self.cold.append((label, f"attend {offset}", block, point))
+
+    def guard(self, block: Block, point: _Point) -> None:
+        """Leave the block to the interpreter unless floating point is as the templates suppose."""
+        out = self.out
+        status = out.load("i64", "%h", HART["mstatus"].offset)
+        status = out.op("i64", f"and i64 {status.text}, {int(Status.FS)}")
+        mode = out.load("i64", "%h", HART["frm"].offset)
+        differs = out.op("i64", f"xor i64 {status.text}, {int(Status.FS)}")
+        differs = out.op("i64", f"or i64 {differs.text}, {mode.text}")
+        unusual = out.op("i1", f"icmp ne i64 {differs.text}, 0")
+        label, usual = out.label("interpret"), out.label("usual")
+        out.branch(unusual, label, usual, unlikely=True)
+        self.cold.append((label, f"interpret {block.start}", block, point))
+        out.begin(usual)
+
+    def step(self, step: Step, block: Block, point: _Point) -> str:
+        """One instruction; what its template calls ``value``."""
+        out, template = self.out, step.template
+        prefix = f"i{step.offset}."
+        names = {placeholder(name): self.operand(step, name) for name in template.operands}
+        names[PREFIX] = prefix
+        if template.leaves:
+            names[placeholder("leave")] = f"{prefix}leave"
+            self.cold.append((f"{prefix}leave", f"interpret {step.offset}", block, point))
+        text, result, value = template.text, template.result, template.value
+        for name, actual in names.items():
+            text = text.replace(name, actual)
+            result = result.replace(name, actual)
+            value = value.replace(name, actual)
+        out.allocas.extend(line.replace(PREFIX, prefix) for line in template.allocas)
+        if text:
+            out.lines.append(text)
+        for register in _members(writes(step)):
+            out.store(Value(result, "i64"), "i64", self.slot(register))
+            if self.flow.loop[block.start] < 0:
+                out.store(Value(result, "i64"), "i64", "%h", _place(register))
+        return value
+
+    def operand(self, step: Step, name: str) -> str:
+        """The text of an operand's value."""
+        if name in ("rs1", "rs2", "rs3"):
+            register = getattr(step, name)
+            return self.out.load("i64", self.slot(register)).text if register else "0"
+        if name in ("fs1", "fs2", "fs3"):
+            return self.out.load("i64", self.slot(32 + getattr(step, f"r{name[1:]}"))).text
+        if name == "pc":
+            return self.pc(step.offset).text
+        if name == "next_pc":
+            return self.pc(step.end).text
+        return str(step.imm)
+
+    def end(self, block: Block, last: Step, value: str, point: _Point) -> None:
+        """Go on behind the last instruction of a block."""
+        out = self.out
+        left = self.left(point)
+        out.store(Value(left, "i64"), "i64", self.budget_slot)
+        match last.template.kind:
+            case "branch":
+                taken, straight = out.label("taken"), out.label("straight")
+                out.terminate(f"br i1 {value}, label %{taken}, label %{straight}")
+                out.begin(taken)
+                self.edge(block, last, last.target, point, taken=True)
+                out.begin(straight)
+                self.edge(block, last, last.end, point, taken=False)
+            case "jal":
+                self.edge(block, last, last.target, point, taken=True)
+            case "jump":
+                self.jump(block, last, value, point)
+            case _:
+                self.edge(block, last, last.end, point, taken=False)
+
+    def edge(self, block: Block, last: Step, target: int, point: _Point, *, taken: bool) -> None:
+        """Go on at an offset, in the region or out of it."""
+        out = self.out
+        within = target in self.graph.blocks
+        leaves_page = not 0 <= target <= PAGE_SIZE
+        if taken and not leaves_page and (self.every_branch or (not within and target <= last.offset)):
+            onward = out.label("onward")
+            self.check(block, point, target, onward)
+            out.begin(onward)
+        if within:
+            if self.flow.loop[block.start] != self.flow.loop[target]:
+                self.spill(point.dirty)
+            out.jump(f"block{target}")
+            return
+        self.spill(point.dirty)
+        if leaves_page:
+            self.look_up(self.pc(target), self.left(point))
+            return
+        record = out.address(self.base(), target * RECORD.per_byte)
+        dispatch(out, record, self.left(point))
+
+    def jump(self, block: Block, last: Step, value: str, point: _Point) -> None:
+        """Go on at any address; a return is likely to lead behind a call in this region."""
+        out = self.out
+        if is_return(last) and self.graph.returns:
+            distance = out.op("i64", f"sub i64 {value}, {self.pc(0).text}")
+            elsewhere = out.label("elsewhere")
+            ways = []
+            for offset in self.graph.returns:
+                label = out.label("return")
+                ways.append((offset, label))
+            cases = " ".join(f"i64 {offset}, label %{label}" for offset, label in ways)
+            out.terminate(f"switch i64 {distance.text}, label %{elsewhere} [ {cases} ]")
+            for offset, label in ways:
+                out.begin(label)
+                self.edge(block, last, offset, point, taken=True)
+            out.begin(elsewhere)
+        self.spill(point.dirty)
+        self.look_up(Value(value, "i64"), self.left(point))
+
+    def look_up(self, pc: Value, budget: str) -> None:
+        """Go on at any address."""
+        look_up(self.out, pc, budget, "null", handler=self.handler)
+
+    def way_out(self, label: str, kind: str, block: Block, point: _Point) -> None:
+        """A cold block: put everything into the hart, and go to a handler."""
+        out = self.out
+        out.lines.append(f"{label}:")
+        out.terminated = False
+        self.spill(point.dirty)
+        handler, _, offset = kind.partition(" ")
+        out.store(self.pc(int(offset)), "i64", "%h", HART["pc"].offset)
+        tail_call(out, self.handler(handler), "null", self.left(point))
+
+
+def _members(registers: int) -> list[int]:
+    return [register for register in range(1, 64) if registers >> register & 1]
+
+
+def _place(register: int) -> int:
+    if register < 32:
+        return HART["x"].offset + 8 * register
+    return HART["f"].offset + 8 * (register - 32)

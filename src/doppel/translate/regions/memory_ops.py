@@ -1,0 +1,71 @@
+"""Loads and stores in regions: by the TLB, which is filled on a miss; what else there is, the interpreter does.
+
+A region never takes a trap itself. Where the page cannot be had at once, the instruction is left to the
+interpreter, which executes it from the start: it may be a device, a page fault, misaligned, or decoded code.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from doppel.isa import primitives
+from doppel.isa.privileged.constants import Access
+from doppel.translate.emitter import Value
+from doppel.translate.engine import access
+from doppel.translate.hart_ops import atomic_operations, tlb_slot
+from doppel.translate.layout import TLB
+from doppel.translate.lower import FunctionLowering, Lowering
+from doppel.translate.word_ops import number
+
+__all__ = ["MEMORY_OPERATIONS"]
+
+
+def _host_address(
+    low: FunctionLowering,
+    address: Value,
+    size: int,
+    tag_offset: int,
+    slow: Callable[..., Any] | None = None,
+) -> str:
+    """The host address of a guest address; what the TLB gives or else the engine finds."""
+    out = low.out
+    slot = tlb_slot(low, address)
+    tag = out.load("i64", slot, tag_offset)
+    wanted = out.op("i64", f"and i64 {address.text}, {-4096 | (size - 1)}")
+    misses = out.op("i1", f"icmp ne i64 {tag.text}, {wanted.text}")
+    miss, hit, found = out.label("miss"), out.label("hit"), out.label("found")
+    bias = out.alloca("ptr")
+    out.branch(misses, miss, hit, unlikely=True)
+    out.begin(hit)
+    out.store(out.load("ptr", slot, TLB.bias), "ptr", bias)
+    out.jump(found)
+    out.begin(miss)
+    kind = Access.STORE if tag_offset == TLB.store_tag else Access.LOAD
+    constants = [Value(str(n), "const", n) for n in (int(kind), size)]
+    (base,) = low.call_function(access.find_page, [None, address, *constants])
+    out.store(base, "ptr", bias)
+    out.begin(found)
+    return out.address(out.load("ptr", bias).text, address)
+
+
+def _load(low: FunctionLowering, args: list[ast.expr]) -> Value:
+    address, size = low.out.word(low.expression(args[1])), number(low, args[2])
+    kind = f"i{size * 8}"
+    host = _host_address(low, address, size, TLB.load_tag)
+    return low.out.word(low.out.op(kind, f"load atomic {kind}, ptr {host} unordered, align {size}"))
+
+
+def _store(low: FunctionLowering, args: list[ast.expr]) -> None:
+    address, size = low.out.word(low.expression(args[1])), number(low, args[2])
+    value = low.out.cast(low.out.word(low.expression(args[3])), f"i{size * 8}")
+    host = _host_address(low, address, size, TLB.store_tag)
+    low.out.raw(f"store atomic {value.type} {value.text}, ptr {host} unordered, align {size}")
+
+
+MEMORY_OPERATIONS: dict[Any, Lowering] = {
+    primitives.load: _load,
+    primitives.store: _store,
+    **atomic_operations(_host_address),
+}

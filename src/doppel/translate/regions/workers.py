@@ -1,0 +1,131 @@
+"""The processes that compile: few, started when there is something to do, shared by all machines."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+
+from doppel.translate.regions.compiler import Region, RegionRequest
+from doppel.translate.regions.worker import LENGTH_BYTES, write_message
+
+__all__ = ["Worker", "Workers", "shared_workers"]
+
+_PATIENCE = 2.0
+
+
+class WorkerDiedError(Exception):
+    """A compiling process ended by itself."""
+
+
+class Worker:
+    """One process, with at most one request under way."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).parents[3])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "doppel.translate.regions.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._received = b""
+
+    def send(self, request: RegionRequest) -> None:
+        """Begin with a request.
+
+        Raises:
+            WorkerDiedError: it has ended.
+        """
+        assert self._process.stdin is not None
+        try:
+            write_message(self._process.stdin, msgspec.msgpack.encode(request))
+        except OSError as error:
+            raise WorkerDiedError from error
+
+    def poll(self, seconds: float) -> tuple[Region | None] | None:
+        """What came of the request, if it is done within so many seconds.
+
+        Raises:
+            WorkerDiedError: it has ended.
+        """
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        if not ready:
+            return None
+        part = os.read(self._process.stdout.fileno(), 1 << 16)
+        if not part:
+            raise WorkerDiedError
+        self._received += part
+        length = int.from_bytes(self._received[:LENGTH_BYTES], "little") + LENGTH_BYTES
+        if len(self._received) < max(length, LENGTH_BYTES):
+            return None
+        message, self._received = self._received[LENGTH_BYTES:length], self._received[length:]
+        return (msgspec.msgpack.decode(message, type=Region | None),)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.kill()
+        self._process.wait(_PATIENCE)
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+
+class Workers:
+    """At most ``limit`` processes. They live as long as somebody uses them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._idle: list[Worker] = []
+        self._busy = 0
+        self._users = 0
+
+    def open(self) -> None:
+        """Begin to use them."""
+        with self._lock:
+            self._users += 1
+
+    def close(self) -> None:
+        """Use them no more; those who have a worker give it back before."""
+        with self._lock:
+            self._users -= 1
+            ended, self._idle = (self._idle, []) if self._users == 0 else ([], self._idle)
+        for worker in ended:
+            worker.close()
+
+    def take(self) -> Worker | None:
+        """A process without a request, if one is to be had."""
+        with self._lock:
+            if self._idle:
+                self._busy += 1
+                return self._idle.pop()
+            if self._busy >= self.limit:
+                return None
+            self._busy += 1
+        try:
+            return Worker()
+        except OSError:
+            with self._lock:
+                self._busy -= 1
+            return None
+
+    def give_back(self, worker: Worker, *, usable: bool = True) -> None:
+        """Let others have it; one that is not usable any more is ended."""
+        with self._lock:
+            self._busy -= 1
+            if usable and self._users:
+                self._idle.append(worker)
+                return
+        worker.close()
+
+
+shared_workers = Workers(max(1, (os.cpu_count() or 2) // 2))

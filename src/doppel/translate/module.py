@@ -49,7 +49,8 @@ def module_text(triple: str, data_layout: str) -> tuple[str, dict[str, Template]
         _decode(program),
         _straddle(program),
         _illegal(program),
-        _interpret(program),
+        _interpret_at(program),
+        _attend_at(),
         _page_end(),
         _dropped(),
         _run(program),
@@ -259,16 +260,25 @@ def _illegal(program: Program) -> str:
     return handler_type("@illegal", tie.out.body())
 
 
-def _interpret(program: Program) -> str:
-    """Execute the instruction at ``h.pc`` by its handler, whatever its record in the page does."""
+def _interpret_at(program: Program) -> str:
+    """Execute a record's instruction by its handler, whatever the record itself does."""
     tie = _Tie(program, fetch.fetch_out_of_page)
     tie.spill()
-    pc = tie.out.load("i64", "%h", HART["pc"].offset)
+    pc = record_pc(tie.out, "%rec")
+    tie.out.store(pc, "i64", "%h", HART["pc"].offset)
     record = tie.call_function(fetch.fetch_out_of_page, [None, pc])[0]
     tie.dispatch(record)
     tie.out.begin("raised")
     tie.go("@trap", "null")
-    return handler_type("@interpret", tie.out.body())
+    return handler_type("@interpret_at", tie.out.body())
+
+
+def _attend_at() -> str:
+    """Look around, to go on at a record."""
+    out = Emitter()
+    out.store(record_pc(out, "%rec"), "i64", "%h", HART["pc"].offset)
+    tail_call(out, "@attend", "%rec", "%budget")
+    return handler_type("@attend_at", out.body())
 
 
 def _page_end() -> str:

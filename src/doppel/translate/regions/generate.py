@@ -47,6 +47,16 @@ class _Point:
     dirty: int
 
 
+@dataclass(frozen=True)
+class _WayOut:
+    """A cold block: go to one of the engine's handlers with the record at an offset."""
+
+    label: str
+    handler: str
+    offset: int
+    point: _Point
+
+
 class _Generator:
     def __init__(self, graph: Graph, every_branch: bool) -> None:
         self.graph = graph
@@ -56,7 +66,9 @@ class _Generator:
         self.slots: dict[int, str] = {}
         self.budget_slot = self.out.alloca("i64")
         self.base_slot = self.out.alloca("ptr")
-        self.cold: list[tuple[str, str, Block, _Point]] = []
+        self.cold: list[_WayOut] = []
+        #: Ways out with nothing to put into the hart, by their handler: label, record and budget of each.
+        self.plain: dict[str, list[tuple[str, str, str]]] = {}
         #: What is left of the budget at the beginning of the block that is being written.
         self.budget = ""
 
@@ -104,6 +116,7 @@ class _Generator:
         self.enter()
         for block in self.graph.blocks.values():
             self.block(block)
+        self.plain_ways_out()
         return self.out.body()
 
     def enter(self) -> None:
@@ -134,7 +147,7 @@ class _Generator:
         self.budget = out.load("i64", self.budget_slot).text
         point = _Point(0, self.flow.dirty[block.start])
         if block.start in self.graph.heads and not self.every_branch:
-            self.check(block, point, block.start, f"begin{block.start}")
+            self.check(point, block.start, f"begin{block.start}")
             out.begin(f"begin{block.start}")
         if not self.flow.guarded[block.start] and any(s.template.fp for s in block.steps):
             self.guard(block, point)
@@ -144,19 +157,19 @@ class _Generator:
         last = block.steps[-1]
         value = self.step(last, block, point)
         self.end(block, last, value, self.behind(last, block, point))
-        for label, kind, owner, where in self.cold:
-            self.way_out(label, kind, owner, where)
+        for way in self.cold:
+            self.way_out(way)
 
     def behind(self, step: Step, block: Block, point: _Point) -> _Point:
         """The point behind an instruction."""
         changed = writes(step) if self.flow.loop[block.start] >= 0 else 0
         return _Point(point.spent + 1, point.dirty | changed)
 
-    def check(self, block: Block, point: _Point, offset: int, onward: str) -> None:
+    def check(self, point: _Point, offset: int, onward: str) -> None:
         """Attend, to come back at ``offset``, if it is time; else go on."""
         label = self.out.label("attend")
         self.out.branch(out_of_budget(self.out, self.left(point)), label, onward, unlikely=True)
-        self.cold.append((label, f"attend {offset}", block, point))
+        self.cold.append(_WayOut(label, "attend_at", offset, point))
 
     def guard(self, block: Block, point: _Point) -> None:
         """Leave the block to the interpreter unless floating point is as the templates suppose."""
@@ -169,7 +182,7 @@ class _Generator:
         unusual = out.op("i1", f"icmp ne i64 {differs.text}, 0")
         label, usual = out.label("interpret"), out.label("usual")
         out.branch(unusual, label, usual, unlikely=True)
-        self.cold.append((label, f"interpret {block.start}", block, point))
+        self.cold.append(_WayOut(label, "interpret_at", block.start, point))
         out.begin(usual)
 
     def step(self, step: Step, block: Block, point: _Point) -> str:
@@ -180,7 +193,7 @@ class _Generator:
         names[PREFIX] = prefix
         if template.leaves:
             names[placeholder("leave")] = f"{prefix}leave"
-            self.cold.append((f"{prefix}leave", f"interpret {step.offset}", block, point))
+            self.cold.append(_WayOut(f"{prefix}leave", "interpret_at", step.offset, point))
         text, result, value = template.text, template.result, template.value
         for name, actual in names.items():
             text = text.replace(name, actual)
@@ -235,7 +248,7 @@ class _Generator:
         leaves_page = not 0 <= target <= PAGE_SIZE
         if taken and not leaves_page and (self.every_branch or (not within and target <= last.offset)):
             onward = out.label("onward")
-            self.check(block, point, target, onward)
+            self.check(point, target, onward)
             out.begin(onward)
         if within:
             if self.flow.loop[block.start] != self.flow.loop[target]:
@@ -272,15 +285,31 @@ class _Generator:
         """Go on at any address."""
         look_up(self.out, pc, budget, "null", handler=self.handler)
 
-    def way_out(self, label: str, kind: str, block: Block, point: _Point) -> None:
-        """A cold block: put everything into the hart, and go to a handler."""
+    def way_out(self, way: _WayOut) -> None:
+        """Put everything into the hart, and go to the handler; those with nothing to put go together."""
         out = self.out
-        out.lines.append(f"{label}:")
+        out.lines.append(f"{way.label}:")
         out.terminated = False
-        self.spill(point.dirty)
-        handler, _, offset = kind.partition(" ")
-        out.store(self.pc(int(offset)), "i64", "%h", HART["pc"].offset)
-        tail_call(out, self.handler(handler), "null", self.left(point))
+        self.spill(way.point.dirty)
+        record = out.address(self.base(), way.offset * RECORD.per_byte)
+        budget = self.left(way.point)
+        if way.point.dirty:
+            tail_call(out, self.handler(way.handler), record, budget)
+            return
+        self.plain.setdefault(way.handler, []).append((way.label, record, budget))
+        out.jump(f"all.{way.handler}")
+
+    def plain_ways_out(self) -> None:
+        """What the plain ways out share."""
+        out = self.out
+        for handler, ways in self.plain.items():
+            out.lines.append(f"all.{handler}:")
+            out.terminated = False
+            records = ", ".join(f"[ {record}, %{label} ]" for label, record, _ in ways)
+            budgets = ", ".join(f"[ {budget}, %{label} ]" for label, _, budget in ways)
+            record = out.op("ptr", f"phi ptr {records}").text
+            budget = out.op("i64", f"phi i64 {budgets}").text
+            tail_call(out, self.handler(handler), record, budget)
 
 
 def _members(registers: int) -> list[int]:

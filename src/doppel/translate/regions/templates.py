@@ -31,7 +31,7 @@ from doppel.translate.regions.memory_ops import MEMORY_OPERATIONS
 __all__ = ["HANDLER_HELPERS", "PREFIX", "Template", "TemplateMaker", "placeholder"]
 
 # The first of the helpers: handlers of the engine, which regions jump to.
-HANDLER_HELPERS = ("attend", "enter", "interpret", "decode")
+HANDLER_HELPERS = ("attend", "enter", "attend_at", "interpret_at", "decode")
 PREFIX = "<n>"
 _REGISTERS = ("rs1", "rs2", "rs3", "fs1", "fs2", "fs3")
 _NUMBERS = ("imm", "shamt")

@@ -6,13 +6,15 @@ Where: `$XDG_CACHE_HOME/doppel`, or `~/.cache/doppel` (XDG Base Directory Specif
     known/      what is known of the packages: names, versions, digests
     guests/     ready guest systems, one folder each
     engine/     the engine's native code, one object per host and version
+    code/       native code of guest code, a database
     locks/      empty files for flock(2)
     tmp/        what is being written; never counts as present
 
 A file or folder appears under its name only when it is complete and on the disk: it is written in tmp/,
 synced and renamed. Everything in tmp/ is locked by its writer, so that what a killed writer left can be told
 from what is being written, and goes when the next writer comes. Whatever the file system refuses becomes a
-`DoppelError`.
+`DoppelError`. Only the database in code/ is written in its place, with its own means against all that, by
+`doppel.translate.regions.store`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from doppel.errors import DoppelError
 
 __all__ = ["Cache", "CacheEntry", "default_root"]
 
-_SHELVES = ("guests", "packages", "engine")
+_SHELVES = ("guests", "packages", "engine", "code")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # A file system without flock(2), such as some network ones: doppel then works without.
@@ -56,7 +58,8 @@ def default_root() -> Path:
 class CacheEntry:
     """Something in the cache that can be listed and removed.
 
-    `shelf` is "guests", "packages" or "engine"; `size` is in bytes; `modified` in seconds since the epoch.
+    `shelf` is "guests", "packages", "engine" or "code"; `size` is in bytes; `modified` in seconds since the
+    epoch.
     """
 
     shelf: str
@@ -245,7 +248,11 @@ def _sync_one(path: Path) -> None:
 def _size(path: Path) -> int:
     if path.is_dir() and not path.is_symlink():
         return sum(_size(inner) for inner in path.iterdir())
-    return path.lstat().st_size
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        # The journal of a database lives for milliseconds.
+        return 0
 
 
 def _megabytes(size: int) -> str:

@@ -8,16 +8,25 @@ decoded page, so that the interpreter enters it like any instruction. Nothing of
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from doppel.cache import Cache
+from doppel.errors import DoppelError
 from doppel.memory.entry import PAGE_SIZE
 from doppel.processor.arena import CodeArena
+from doppel.translate.build import object_key
 from doppel.translate.exits import Request
 from doppel.translate.layout import CODE_PAGE, RECORD, SAMPLES
 from doppel.translate.regions.compiler import Region, RegionRequest, shared_compiler
+from doppel.translate.regions.store import CODE_FILE, CodeStore
+from doppel.translate.regions.stored import CHUNK_BYTES, StoredRegion, chunk_hashes
 from doppel.translate.regions.templates import HANDLER_HELPERS
 from doppel.translate.regions.workers import Worker, WorkerDiedError, shared_workers
 
@@ -32,6 +41,8 @@ CompileMode = Literal["hot", "all", "off"]
 _HOT = 4
 # Seconds between two looks at the samples, while there are some and while there are none.
 _SHORT_PAUSE, _LONG_PAUSE = 0.002, 0.02
+# Seconds after which a point is given up that the compiler cannot cope with.
+_PATIENCE = 20.0
 # Instructions of a region on a machine that compiles everything: little that is never executed.
 _LIMIT_OF_ALL = 40
 _EVERYTHING = b"\1" * (PAGE_SIZE // 2)
@@ -39,9 +50,13 @@ _EVERYTHING = b"\1" * (PAGE_SIZE // 2)
 
 @dataclass
 class CompilationStatistics:
-    """What was compiled so far: regions, guest instructions in them, bytes of host code, seconds waited."""
+    """What was compiled so far: ``regions`` in use, of which ``loaded`` were kept from before; guest
+    ``instructions`` in them and ``bytes`` of host code; hot points ``refused`` because the interpreter must
+    execute them; regions ``outdated`` when they were ready; how often all code was ``discarded``.
+    """
 
     regions: int = 0
+    loaded: int = 0
     instructions: int = 0
     bytes: int = 0
     refused: int = 0
@@ -75,6 +90,8 @@ class Compilation:
         self._counts: Counter[int] = Counter()
         self._refused: set[int] = set()
         self._seen: dict[int, int] = {}
+        self._pages_seen = 0
+        self._store = CodeStore(_store_path(), _version(every_branch=processor.counts_instructions))
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._generation = 0
@@ -103,6 +120,7 @@ class Compilation:
         if self._thread is not None:
             self._thread.join()
             shared_workers.close()
+            self._store.close()
         self._arena.close()
 
     # --- at once ---
@@ -137,9 +155,12 @@ class Compilation:
                         worker = None
                         continue
                     worker.send(self._request(page, point % PAGE_SIZE))
+                    latest = time.monotonic() + _PATIENCE
                 answer = worker.poll(_SHORT_PAUSE)
                 self._gather()
                 if answer is None:
+                    if time.monotonic() > latest:
+                        raise WorkerDiedError
                     continue
                 shared_workers.give_back(worker)
                 worker = None
@@ -148,6 +169,7 @@ class Compilation:
                     self.statistics.refused += 1
                 elif page is not None and generation == self._generation:
                     self._install(page, answer[0])
+                    self._keep(page, answer[0])
             except WorkerDiedError:
                 assert worker is not None
                 shared_workers.give_back(worker, usable=False)
@@ -156,9 +178,41 @@ class Compilation:
         if worker is not None:
             shared_workers.give_back(worker, usable=False)
 
+    def _load(self) -> bool:
+        """Look for kept code of the guest pages that are executed since the last time; whether there are."""
+        made, before = self._processor.new_pages(self._pages_seen)
+        self._pages_seen = before
+        for number in made:
+            page = self._page(number)
+            if page is None:
+                continue
+            for kept in self._store.match(page.content):
+                region = Region(kept.entries, kept.ranges, int.from_bytes(kept.extra, "little"), kept.code)
+                self.statistics.loaded += self._install(page, region)
+            # Harts that come out of native code need the interpreter lock sooner than this thread.
+            time.sleep(0)
+        return bool(made)
+
+    def _keep(self, page: _Page, region: Region) -> None:
+        """Let later machines have a region too."""
+        chunk = region.entries[0] // CHUNK_BYTES
+        guest = b"".join(page.content[start : start + length] for start, length in region.ranges)
+        extra = region.instructions.to_bytes(4, "little")
+        self._store.put(
+            StoredRegion(
+                chunk,
+                chunk_hashes(page.content)[chunk],
+                region.ranges,
+                guest,
+                region.entries,
+                region.code,
+                extra,
+            )
+        )
+
     def _gather(self) -> bool:
-        """Count the new samples of all harts; whether there were any."""
-        found = False
+        """Take note of new samples and new pages of all harts; whether there were any."""
+        found = self._load()
         for hart in self._processor.harts:
             count = hart.state.sample_count
             before = self._seen.get(hart.index, 0)
@@ -215,10 +269,10 @@ class Compilation:
             return RegionRequest(page.content, offset, page.executed, _LIMIT_OF_ALL, every_branch=every_branch)
         return RegionRequest(page.content, offset, page.executed, every_branch=every_branch)
 
-    def _install(self, page: _Page, region: Region | None) -> None:
-        """Let harts find a region, if the page still is what it was compiled from."""
+    def _install(self, page: _Page, region: Region | None) -> bool:
+        """Let harts find a region, if the page still is what it was compiled from; whether they do."""
         if region is None:
-            return
+            return False
         with self._lock:
             host = _word(page.address + CODE_PAGE.host)
             fits = all(
@@ -228,11 +282,11 @@ class Compilation:
             stores = _word(page.address + CODE_PAGE.stores)
             if not fits or not self._processor.cover(page.number, page.address, page.epoch, stores):
                 self.statistics.outdated += 1
-                return
+                return False
             address = self._arena.place(region.code)
             if address is None:
                 self._processor.harts[0].request(Request.CODE)
-                return
+                return False
             first, *others = region.entries
             for offset in others:
                 if self._arena.holds(_word(self._record(page.address, offset))):
@@ -242,6 +296,20 @@ class Compilation:
             self.statistics.regions += 1
             self.statistics.instructions += region.instructions
             self.statistics.bytes += len(region.code)
+            return True
+
+
+def _store_path() -> Path:
+    try:
+        return Cache().root / CODE_FILE
+    except DoppelError:
+        # Without a cache nothing is kept.
+        return Path(os.devnull) / CODE_FILE
+
+
+def _version(*, every_branch: bool) -> str:
+    """A name for everything but guest code that compiled code depends on."""
+    return hashlib.sha256(f"{object_key()} {every_branch}".encode()).hexdigest()[:32]
 
 
 def _word(address: int) -> int:

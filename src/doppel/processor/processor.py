@@ -15,7 +15,7 @@ from doppel.processor.compilation import Compilation, CompileMode
 from doppel.processor.exits import Exit, ExitReason
 from doppel.translate.build import load_engine
 from doppel.translate.exits import Reply, Request
-from doppel.translate.layout import CODE_PAGE, HART, MACHINE, MAX_HARTS, MAX_HELPERS
+from doppel.translate.layout import CODE_PAGE, HART, MACHINE, MAX_HARTS, MAX_HELPERS, NEW_PAGES
 
 __all__ = ["TIMEBASE_HZ", "Hart", "Processor"]
 
@@ -136,6 +136,12 @@ class Processor:
     def code_page(self, number: int) -> int:
         """The address of the decoded page of a guest page, or 0."""
         return ctypes.c_uint64.from_address(self._state.code_table + 8 * number).value
+
+    def new_pages(self, seen: int) -> tuple[list[int], int]:
+        """Guest pages that became decoded ones after the first ``seen``, and how many there are by now."""
+        count = self._state.new_page_count
+        first = max(seen, count - NEW_PAGES)
+        return [self._state.new_pages[index % NEW_PAGES] for index in range(first, count)], count
 
     def cover(self, number: int, page: int, epoch: int, stores: int) -> bool:
         """See :func:`doppel.translate.engine.code.cover`."""

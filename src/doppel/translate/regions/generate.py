@@ -16,7 +16,7 @@ from doppel.translate.dispatch import dispatch, look_up, out_of_budget, tail_cal
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.layout import HART, RECORD
 from doppel.translate.regions.flow import Flow, analyse, writes
-from doppel.translate.regions.graph import Block, Graph, Step, is_return
+from doppel.translate.regions.graph import Block, Graph, Step
 from doppel.translate.regions.templates import HANDLER_HELPERS, PREFIX, placeholder
 
 __all__ = ["SYMBOL", "region_text"]
@@ -265,11 +265,11 @@ class _Generator:
     def jump(self, block: Block, last: Step, value: str, point: _Point) -> None:
         """Go on at any address; a return is likely to lead behind a call in this region."""
         out = self.out
-        if is_return(last) and self.graph.returns:
+        if block.successors:
             distance = out.op("i64", f"sub i64 {value}, {self.pc(0).text}")
             elsewhere = out.label("elsewhere")
             ways = []
-            for offset in self.graph.returns:
+            for offset in block.successors:
                 label = out.label("return")
                 ways.append((offset, label))
             cases = " ".join(f"i64 {offset}, label %{label}" for offset, label in ways)

@@ -2,8 +2,9 @@
 
 A region lies in one page. It takes in what can be reached from its entry by direct branches, calls included,
 as far as it was executed before: code that never ran costs no compiling. What a call returns to, and what
-stands behind an instruction that the interpreter must execute, belongs to it and can be entered there.
-Offsets are bytes in the page.
+stands behind an instruction that the interpreter must execute, belongs to it and can be entered there. If it
+jumps to computed addresses, it also takes in what was executed in the page without being reached in another
+way: the cases of a ``switch``, the operations of a bytecode interpreter. Offsets are bytes in the page.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ __all__ = ["Block", "Graph", "Step", "explore"]
 
 # Registers by which calls return (unprivileged manual, "Unconditional Jumps": the link registers).
 LINKS = (1, 5)
+# Calls that a return is compared with.
+MOST_RETURNS = 6
+# Places that a computed jump may lead to, and the instructions of one that are looked at for a way back.
+MOST_ISLANDS = 100
+LONGEST_LINE = 60
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,11 @@ class Block:
 @dataclass
 class Graph:
     """Blocks by offset. ``entries``: where it can be entered, the first being the one it was made for;
-    ``returns``: where calls in it return to; ``heads``: blocks that a loop may come back to.
+    ``heads``: blocks that a loop may come back to.
     """
 
     blocks: dict[int, Block]
     entries: list[int]
-    returns: list[int]
     heads: set[int]
 
     @property
@@ -117,7 +122,8 @@ class _Explorer:
         self.steps: dict[int, Step] = {}
         self.leaders: set[int] = set()
         self.again: list[int] = []
-        self.returns: list[int] = []
+        self.islands: list[int] = []
+        self.islands: list[int] = []
         self.queue: deque[int] = deque()
 
     def step(self, offset: int) -> tuple[Step | None, int]:
@@ -149,8 +155,49 @@ class _Explorer:
             self.queue.append(offset)
 
     def explore(self) -> None:
+        self.drain()
+        if any(map(is_computed, self.steps.values())):
+            self.islands = self.find_islands()
+            self.again += self.islands
+            for offset in self.islands:
+                self.later(offset)
+            self.drain()
+
+    def drain(self) -> None:
         while self.queue and len(self.steps) < self.limit:
             self.follow(self.queue.popleft())
+
+    def find_islands(self) -> list[int]:
+        """Where code begins that was executed, that nothing explored leads to, and that leads to it."""
+        found = []
+        behind: set[int] = set()
+        for offset in range(0, PAGE_SIZE, 2):
+            if offset not in self.executed:
+                continue
+            step = self.steps.get(offset) or self.step(offset)[0]
+            if offset not in self.steps and offset not in behind and self.leads_back(offset):
+                found.append(offset)
+            if step is None or step.template.kind not in ("jal", "jump") or step.rd in LINKS:
+                behind.add(step.end if step else offset + 4)
+        return found[:MOST_ISLANDS]
+
+    def leads_back(self, offset: int) -> bool:
+        """Whether a line of code comes to what is explored, or jumps to a computed address itself."""
+        for _ in range(LONGEST_LINE):
+            if offset in self.steps:
+                return True
+            step = self.step(offset)[0] if self.inside(offset) else None
+            if step is None:
+                return False
+            match step.template.kind:
+                case "branch" if step.target in self.steps:
+                    return True
+                case "jal" if step.rd not in LINKS:
+                    return step.target in self.steps
+                case "jump" if step.rd not in LINKS:
+                    return is_computed(step)
+            offset = step.end
+        return False
 
     def follow(self, offset: int) -> None:
         """Take in what follows in a line."""
@@ -178,7 +225,6 @@ class _Explorer:
         """Go on where a jump leads, and behind it if it is a call."""
         if step.rd in LINKS:
             self.again.append(step.end)
-            self.returns.append(step.end)
             self.later(step.end)
         if step.template.kind == "jal":
             self.later(step.target)
@@ -197,10 +243,14 @@ def explore(
     if entry not in explorer.steps:
         return None
     blocks = _blocks(explorer)
-    heads = _heads(blocks, explorer.returns)
+    heads = {
+        successor
+        for block in blocks.values()
+        for successor in block.successors
+        if successor <= block.steps[-1].offset
+    }
     entries = list(dict.fromkeys([entry, *sorted(explorer.again), *sorted(heads)]))
-    returns = [offset for offset in dict.fromkeys(explorer.returns) if offset in blocks]
-    return Graph(blocks, [e for e in entries if e in blocks], returns, heads)
+    return Graph(blocks, [e for e in entries if e in blocks], heads)
 
 
 def _blocks(explorer: _Explorer) -> dict[int, Block]:
@@ -216,9 +266,11 @@ def _blocks(explorer: _Explorer) -> dict[int, Block]:
             if step.template.kind != "plain":
                 break
         blocks[start] = block
-    returns = [offset for offset in explorer.returns if offset in blocks]
+    returns = _returns(blocks)
     for block in blocks.values():
-        block.successors = [s for s in dict.fromkeys(_ways(block, returns)) if s in blocks]
+        computed = is_computed(block.steps[-1])
+        ways = _ways(block, explorer.islands if computed else returns.get(block.start, []))
+        block.successors = [s for s in dict.fromkeys(ways) if s in blocks]
     return blocks
 
 
@@ -230,7 +282,7 @@ def _ways(block: Block, returns: list[int]) -> list[int]:
         case "jal":
             return [last.target]
         case "jump":
-            return returns if is_return(last) else []
+            return returns
         case _:
             return [last.end]
 
@@ -240,13 +292,46 @@ def is_return(step: Step) -> bool:
     return step.template.kind == "jump" and step.rd == 0 and step.rs1 in LINKS
 
 
-def _heads(blocks: dict[int, Block], returns: list[int]) -> set[int]:
-    """Where an edge leads back, or stays: every loop has one."""
-    return {
-        successor
-        for block in blocks.values()
-        for successor in block.successors
-        if successor <= block.steps[-1].offset
-    }
+def is_computed(step: Step) -> bool:
+    """Whether it jumps to a computed address, without calling or returning."""
+    return step.template.kind == "jump" and step.rd == 0 and step.rs1 not in LINKS
 
 
+def _returns(blocks: dict[int, Block]) -> dict[int, list[int]]:
+    """Where the returns of the region may lead in it: behind the calls of the function that they end.
+
+    By block; of several calls only so many, since each costs a comparison.
+    """
+    found: dict[int, list[int]] = {}
+    bodies: dict[int, list[int]] = {}
+    for block in blocks.values():
+        call = block.steps[-1]
+        if call.template.kind != "jal" or call.rd not in LINKS:
+            continue
+        if call.target not in blocks or call.end not in blocks:
+            continue
+        if call.target not in bodies:
+            bodies[call.target] = _ends(blocks, call.target)
+        for end in bodies[call.target]:
+            behind = found.setdefault(end, [])
+            if call.end not in behind and len(behind) < MOST_RETURNS:
+                behind.append(call.end)
+    return found
+
+
+def _ends(blocks: dict[int, Block], function: int) -> list[int]:
+    """The blocks by which a function returns; what it calls comes back."""
+    seen = {function}
+    queue = [function]
+    ends = []
+    while queue:
+        block = blocks[queue.pop()]
+        last = block.steps[-1]
+        if is_return(last):
+            ends.append(block.start)
+        calls = last.template.kind in ("jal", "jump") and last.rd in LINKS
+        for way in [last.end] if calls else _ways(block, []):
+            if way in blocks and way not in seen:
+                seen.add(way)
+                queue.append(way)
+    return ends

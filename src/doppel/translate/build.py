@@ -16,9 +16,9 @@ import msgspec
 
 from doppel.cache import Cache
 from doppel.errors import DoppelError
-from doppel.translate.regions.templates import Template
+from doppel.translate.regions.templates import TemplateKit
 
-__all__ = ["EngineCode", "build_object", "load_engine", "load_templates", "object_key", "target_machine"]
+__all__ = ["EngineCode", "build_object", "load_engine", "load_kit", "object_key", "target_machine"]
 
 EXPORTED = (
     "doppel_run",
@@ -76,10 +76,10 @@ def object_key() -> str:
 
 
 class Built(msgspec.Struct, frozen=True):
-    """What is made of the engine's sources: an object file and the templates, encoded."""
+    """What is made of the engine's sources: an object file and, encoded, the kit for regions."""
 
     object: bytes
-    templates: bytes
+    kit: bytes
 
 
 def build_object() -> Built:
@@ -87,7 +87,7 @@ def build_object() -> Built:
     from doppel.translate.module import module_text
 
     machine = target_machine()
-    text, templates = module_text(machine.triple, str(machine.target_data))
+    text, kit = module_text(machine.triple, str(machine.target_data))
     module = llvm.parse_assembly(text)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
@@ -96,7 +96,7 @@ def build_object() -> Built:
     options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    return Built(bytes(machine.emit_object(module)), msgspec.msgpack.encode(templates))
+    return Built(bytes(machine.emit_object(module)), msgspec.msgpack.encode(kit))
 
 
 @functools.cache
@@ -127,9 +127,9 @@ def load_engine() -> EngineCode:
 
 
 @functools.cache
-def load_templates() -> dict[str, Template]:
-    """The templates for regions that may call this engine, by name."""
-    return msgspec.msgpack.decode(_load_parts()[0].templates, type=dict[str, Template])
+def load_kit() -> TemplateKit:
+    """What regions that may call this engine are made from."""
+    return msgspec.msgpack.decode(_load_parts()[0].kit, type=TemplateKit)
 
 
 def _cached(name: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from doppel.isa import softfloat
-from doppel.isa.softfloat.formats import bias, fraction_bits, infinity
+from doppel.isa.softfloat.formats import bias, fraction_bits
 from doppel.translate.emitter import Value, constant
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.word_ops import number
@@ -67,23 +67,27 @@ def _host_has_fma() -> bool:
 
 
 def _either(
-    low: FunctionLowering, condition: Value, native: Callable[[], Value], soft: Callable[[], Value]
+    low: FunctionLowering,
+    condition: Value,
+    native: Callable[[], Value],
+    soft: Callable[[], Value],
+    kind: str = "i64",
 ) -> Value:
-    """The host's instruction if the condition holds, else the definition itself."""
+    """The host's instruction if the condition holds, else the definition itself; both give a ``kind``."""
     if condition.type == "const":
         return native() if condition.number else soft()
     out = low.out
-    result = out.alloca("i64")
+    result = out.alloca(kind)
     fast, slow, done = out.label("native"), out.label("soft"), out.label("rounded")
     out.branch(condition, fast, slow)
     out.begin(fast)
-    out.store(native(), "i64", result)
+    out.store(native(), kind, result)
     out.jump(done)
     out.lines.append(f"{slow}:")
     out.terminated = False
-    out.store(soft(), "i64", result)
+    out.store(soft(), kind, result)
     out.begin(done)
-    return out.load("i64", result)
+    return out.load(kind, result)
 
 
 def _mode_is(low: FunctionLowering, rm: Value, mode: int) -> Value:
@@ -112,13 +116,26 @@ def _as_float(low: FunctionLowering, value: Value, bits: int) -> str:
 
 
 def _canonical(low: FunctionLowering, name: str, bits: int) -> Value:
-    """The bits of a host result; any NaN is the canonical one."""
-    out = low.out
-    raw = out.op(f"i{bits}", f"bitcast {_TYPES[bits]} {name} to i{bits}")
-    value = out.word(raw)
-    magnitude = _magnitude(low, value, bits)
-    is_nan = out.op("i1", f"icmp ugt i64 {magnitude.text}, {infinity(bits)}")
-    return out.select(is_nan, Value(str(int(softfloat.canonical_nan(bits))), "i64"), value)
+    """A host result; any NaN is the canonical one.
+
+    NaNs are rare and a branch costs nothing then, where a selection would lengthen every computation.
+    """
+    out, kind = low.out, _TYPES[bits]
+    result = out.alloca(kind)
+    out.raw(f"store {kind} {name}, ptr {result}")
+    nan, done = out.label("nan"), out.label("number")
+    # A result is never a signaling NaN, so that this comparison raises nothing.
+    out.branch(out.op("i1", f"fcmp uno {kind} {name}, {name}"), nan, done, unlikely=True)
+    out.begin(nan)
+    canonical = out.op(kind, f"bitcast i{bits} {int(softfloat.canonical_nan(bits))} to {kind}")
+    out.raw(f"store {kind} {canonical.text}, ptr {result}")
+    out.begin(done)
+    return out.load(kind, result)
+
+
+def _word_of(low: FunctionLowering, value: Value, bits: int) -> Value:
+    """The bits of a host number as a word."""
+    return low.out.word(low.out.op(f"i{bits}", f"bitcast {value.type} {value.text} to i{bits}"))
 
 
 def _arithmetic(function: Callable[..., Any], intrinsic: str, operands: int) -> Lowering:
@@ -135,14 +152,19 @@ def _arithmetic(function: Callable[..., Any], intrinsic: str, operands: int) -> 
             return _canonical(low, name.text, bits)
 
         def soft() -> Value:
-            return low.call_function(function, [None, *values, rm, _constant(bits)])[0]
+            (result,) = low.call_function(function, [None, *values, rm, _constant(bits)])
+            if rm.type == "const" and rm.number == softfloat.RNE:
+                # It is the addend that is a NaN: only the flags are in question.
+                result = Value(str(int(softfloat.canonical_nan(bits))), "i64")
+            return Value(_as_float(low, result, bits), kind)
 
         usable = _mode_is(low, rm, softfloat.RNE)
         if intrinsic == "fma":
             # Infinity times zero plus a quiet NaN is invalid here; hosts differ (IEEE 754-2019 7.2).
-            addend = _magnitude(low, values[2], bits)
-            usable = _both(low, usable, low.out.op("i1", f"icmp ule i64 {addend.text}, {infinity(bits)}"))
-        return _either(low, usable, native, soft)
+            # A signaling NaN is invalid in any case, so the comparison may raise that.
+            addend = _as_float(low, values[2], bits)
+            usable = _both(low, usable, low.out.op("i1", f"fcmp ord {kind} {addend}, {addend}"))
+        return _word_of(low, _either(low, usable, native, soft, kind), bits)
 
     return emit
 
@@ -164,7 +186,7 @@ def _compare(name: str, predicate: str) -> Lowering:
 def _widen(low: FunctionLowering, args: list[ast.expr]) -> Value:
     source = _as_float(low, low.out.word(low.expression(args[1])), 32)
     name = low.out.op("double", f"call double {_PREFIX}fpext.f64.f32(float {source}, {_STRICT}) strictfp")
-    return _canonical(low, name.text, 64)
+    return _word_of(low, _canonical(low, name.text, 64), 64)
 
 
 def _narrow(low: FunctionLowering, args: list[ast.expr]) -> Value:
@@ -175,7 +197,7 @@ def _narrow(low: FunctionLowering, args: list[ast.expr]) -> Value:
         name = low.out.op(
             "float", f"call float {_PREFIX}fptrunc.f32.f64(double {source}, {_NEAREST}) strictfp"
         )
-        return _canonical(low, name.text, 32)
+        return _word_of(low, _canonical(low, name.text, 32), 32)
 
     def soft() -> Value:
         return low.call_function(softfloat.float_narrow, [None, value, rm])[0]

@@ -20,14 +20,15 @@ from doppel.translate.host import HOST
 from doppel.translate.layout import HART, MAX_HELPERS
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.program import Program
-from doppel.translate.regions.templates import HANDLER_HELPERS, Template, TemplateMaker
+from doppel.translate.regions.maker import TemplateMaker
+from doppel.translate.regions.templates import HANDLER_HELPERS, TemplateKit
 from doppel.translate.records import DECODE_OPERATION, decode_record, decoder_text
 
 __all__ = ["module_text"]
 
 
-def module_text(triple: str, data_layout: str) -> tuple[str, dict[str, Template]]:
-    """The whole module as LLVM IR, and the templates for regions that go with it."""
+def module_text(triple: str, data_layout: str) -> tuple[str, TemplateKit]:
+    """The whole module as LLVM IR, and what regions that go with it are made from."""
     primitives: dict[Any, Lowering] = {
         **word_ops.WORD_OPERATIONS,
         **pointer_ops.POINTER_OPERATIONS,
@@ -42,6 +43,7 @@ def module_text(triple: str, data_layout: str) -> tuple[str, dict[str, Template]
     decoder = decoder_text(rv64gc(), handlers)
     maker = TemplateMaker(program, primitives)
     templates = maker.templates(rv64gc())
+    declarations = word_ops.DECLARATIONS + pointer_ops.DECLARATIONS + float_ops.DECLARATIONS
     ties = [
         _enter(program),
         _attend(program),
@@ -61,9 +63,7 @@ def module_text(triple: str, data_layout: str) -> tuple[str, dict[str, Template]
         [
             f'target triple = "{triple}"',
             f'target datalayout = "{data_layout}"',
-            word_ops.DECLARATIONS,
-            pointer_ops.DECLARATIONS,
-            float_ops.DECLARATIONS,
+            declarations,
             HOST.declarations,
             *program.texts,
             *handlers.texts,
@@ -72,7 +72,7 @@ def module_text(triple: str, data_layout: str) -> tuple[str, dict[str, Template]
             '!0 = !{!"branch_weights", i32 1, i32 2000}',
         ]
     )
-    return text, templates
+    return text, TemplateKit(templates, declarations)
 
 
 def _csr_dispatch(program: Program, name: str, *, writes: bool) -> Lowering:

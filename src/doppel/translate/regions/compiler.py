@@ -8,7 +8,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import msgspec
 
-from doppel.translate.build import load_templates, target_machine
+from doppel.translate.build import load_kit, target_machine
 from doppel.translate.layout import MAX_REGION
 from doppel.translate.regions.generate import region_text
 from doppel.translate.regions.graph import explore
@@ -46,7 +46,8 @@ class RegionCompiler:
     """Compiles regions, one at a time."""
 
     def __init__(self, optimization: int = 2) -> None:
-        self._templates = load_templates()
+        kit = load_kit()
+        self._templates = kit.templates
         self._machine = target_machine(optimization)
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         self._builder = llvm.create_pass_builder(self._machine, options)
@@ -56,7 +57,7 @@ class RegionCompiler:
         self._passes.add_simplify_cfg_pass()
         self._head = (
             f'target triple = "{self._machine.triple}"\n'
-            f'target datalayout = "{self._machine.target_data}"\n'
+            f'target datalayout = "{self._machine.target_data}"\n{kit.declarations}'
         )
 
     def text(self, request: RegionRequest) -> tuple[Any, str] | None:

@@ -15,7 +15,7 @@ from doppel.translate.regions.graph import Block, Graph, Step
 __all__ = ["Flow", "analyse", "reads", "writes"]
 
 _OPERANDS = {"rs1": "rs1", "rs2": "rs2", "rs3": "rs3"}
-_FP_OPERANDS = {"fs1": "rs1", "fs2": "rs2", "fs3": "rs3"}
+_FP_OPERANDS = {f"{kind}s{n}": f"rs{n}" for kind in "fd" for n in (1, 2, 3)}
 
 
 def reads(step: Step) -> int:

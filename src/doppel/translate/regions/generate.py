@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from doppel.isa.privileged.constants import Status
 from doppel.memory.entry import PAGE_SIZE
-from doppel.translate import float_ops, pointer_ops, word_ops
 from doppel.translate.dispatch import dispatch, look_up, out_of_budget, tail_call
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.layout import HART, RECORD
-from doppel.translate.regions.flow import Flow, analyse, writes
+from doppel.translate.regions.flow import Flow, analyse, reads, writes
 from doppel.translate.regions.graph import Block, Graph, Step
 from doppel.translate.regions.templates import HANDLER_HELPERS, PREFIX, placeholder
 
@@ -24,19 +23,18 @@ __all__ = ["SYMBOL", "region_text"]
 SYMBOL = "region"
 _HEAD = f"define preserve_nonecc void @{SYMBOL}(ptr %h, ptr %rec, i64 %budget, ptr %tlb) nounwind"
 _TAIL = '!0 = !{!"branch_weights", i32 1, i32 2000}'
-_DECLARATIONS = word_ops.DECLARATIONS + pointer_ops.DECLARATIONS + float_ops.DECLARATIONS
 _SCALE = RECORD.per_byte.bit_length() - 1
 
 
 def region_text(graph: Graph, head: str, *, every_branch: bool) -> str:
-    """The module of a region; ``head`` names the host.
+    """The module of a region; ``head`` names the host and declares what templates call.
 
     ``every_branch``: look at the budget behind every branch that is taken, as the interpreter does, rather
     than once a loop. Instruction-count clocks need that: what happens between two blocks then happens
     between the same two however code is executed.
     """
     text = _Generator(graph, every_branch).function()
-    return f"{head}{_DECLARATIONS}{_HEAD} {{\n{text}\n}}\n{_TAIL}\n"
+    return f"{head}{_HEAD} {{\n{text}\n}}\n{_TAIL}\n"
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,12 @@ class _Generator:
         self.every_branch = every_branch
         self.out = Emitter()
         self.slots: dict[int, str] = {}
+        #: Registers that hold single-precision numbers somewhere.
+        self.singles = 0
+        for block in graph.blocks.values():
+            for step in block.steps:
+                if step.template.single:
+                    self.singles |= reads(step) | writes(step)
         self.budget_slot = self.out.alloca("i64")
         self.base_slot = self.out.alloca("ptr")
         self.cold: list[_WayOut] = []
@@ -77,8 +81,28 @@ class _Generator:
     def slot(self, register: int) -> str:
         """The local variable of a register."""
         if register not in self.slots:
-            self.slots[register] = self.out.alloca("i64")
+            self.slots[register] = self.out.alloca(self.kind(register))
         return self.slots[register]
+
+    def kind(self, register: int) -> str:
+        """The type of a register's local variable, by what is mostly done with it."""
+        return "double" if register >= 32 and not self.singles >> register & 1 else "i64"
+
+    def read(self, register: int, kind: str = "i64") -> str:
+        """What a register holds, as a word or a double."""
+        value = self.out.load(self.kind(register), self.slot(register))
+        return self.converted(value, kind).text
+
+    def write(self, register: int, value: Value) -> None:
+        """Let a register hold a word or a double."""
+        kind = self.kind(register)
+        self.out.store(self.converted(value, kind), kind, self.slot(register))
+
+    def converted(self, value: Value, kind: str) -> Value:
+        """The same bits as a word or a double."""
+        if value.type == kind:
+            return value
+        return self.out.op(kind, f"bitcast {value.type} {value.text} to {kind}")
 
     def base(self) -> str:
         """The page's first record."""
@@ -102,8 +126,8 @@ class _Generator:
     def spill(self, registers: int) -> None:
         """Put registers into the hart."""
         for register in _members(registers):
-            value = self.out.load("i64", self.slot(register))
-            self.out.store(value, "i64", "%h", _place(register))
+            kind = self.kind(register)
+            self.out.store(self.out.load(kind, self.slot(register)), kind, "%h", _place(register))
 
     def handler(self, name: str) -> str:
         """The address of one of the engine's handlers."""
@@ -135,7 +159,8 @@ class _Generator:
             first = out.address("%rec", -offset * RECORD.per_byte)
             out.store(Value(first, "ptr"), "ptr", self.base_slot)
             for register in _members(self.flow.live[offset]):
-                out.store(out.load("i64", "%h", _place(register)), "i64", self.slot(register))
+                kind = self.kind(register)
+                out.store(out.load(kind, "%h", _place(register)), kind, self.slot(register))
             out.jump(f"block{offset}")
 
     def block(self, block: Block) -> None:
@@ -203,18 +228,21 @@ class _Generator:
         if text:
             out.lines.append(text)
         for register in _members(writes(step)):
-            out.store(Value(result, "i64"), "i64", self.slot(register))
+            value_of = Value(result, "double" if template.double else "i64")
+            self.write(register, value_of)
             if self.flow.loop[block.start] < 0:
-                out.store(Value(result, "i64"), "i64", "%h", _place(register))
+                out.store(value_of, value_of.type, "%h", _place(register))
         return value
 
     def operand(self, step: Step, name: str) -> str:
         """The text of an operand's value."""
         if name in ("rs1", "rs2", "rs3"):
             register = getattr(step, name)
-            return self.out.load("i64", self.slot(register)).text if register else "0"
+            return self.read(register) if register else "0"
         if name in ("fs1", "fs2", "fs3"):
-            return self.out.load("i64", self.slot(32 + getattr(step, f"r{name[1:]}"))).text
+            return self.read(32 + getattr(step, f"r{name[1:]}"))
+        if name in ("ds1", "ds2", "ds3"):
+            return self.read(32 + getattr(step, f"r{name[1:]}"), "double")
         if name == "pc":
             return self.pc(step.offset).text
         if name == "next_pc":

@@ -111,11 +111,11 @@ BOOT = Benchmark(
     "boot",
     "Debian's kernel to the busybox shell, one hart, 512 MiB",
     (
-        Metric("cold", "start of the process to the prompt, no compiled code yet", "s", "lower", lead=1.25),
-        Metric("warm", "start of the process to the prompt, with code from before", "s", "lower", lead=2.5),
-        Metric("console", "... to the kernel's first line", "s", "lower"),
-        Metric("init", "... to the first process", "s", "lower"),
-        Metric("cpu", "processor time to the prompt", "s", "lower"),
+        Metric("cold", "start to the prompt, no compiled code yet", "s", "lower", lead=1.25),
+        Metric("warm", "start to the prompt, code kept from before", "s", "lower", lead=2.5),
+        Metric("console", "... to the kernel's first line, code kept", "s", "lower"),
+        Metric("init", "... to the first process, code kept", "s", "lower"),
+        Metric("cpu", "processor time to the prompt, code kept", "s", "lower"),
     ),
     _subjects,
 )

@@ -19,7 +19,7 @@ from doppel.guests import mirrors
 from doppel.guests.apt import Apt, HostApt, MirrorError
 from doppel.guests.debian import SUITE
 
-__all__ = ["fetch_newer_qemu", "newer_qemu"]
+__all__ = ["fetch_newer_qemu", "newer_qemu", "write_script"]
 
 PACKAGE = "qemu-system-riscv"
 SHELF = "benchmarks"
@@ -28,7 +28,7 @@ SCRIPT = "qemu-system-riscv64"
 ROOM = 800 << 20
 UNPACK_SECONDS = 120
 
-# Libraries that have a folder of their own; the loader must be told of each.
+# Some libraries have folders of their own, which the loader must be told of.
 START = """\
 #!/bin/sh
 # {package} {version} with its own loader and libraries.
@@ -95,7 +95,7 @@ def _fetch(
             for deb in sorted(scratch.glob("*.deb")):
                 note(f"unpacking {deb.name}")
                 _run("dpkg-deb", "-x", str(deb), str(folder / "root"))
-            _write_script(folder, version)
+            write_script(folder, version)
             if find_peer(str(folder / SCRIPT)) is None:
                 raise DoppelError(
                     f"{PACKAGE} {version} does not run on this host", "give another QEMU with --peer"
@@ -103,7 +103,8 @@ def _fetch(
     return program
 
 
-def _write_script(folder: Path, version: str) -> None:
+def write_script(folder: Path, version: str) -> None:
+    """Make the script that starts what is unpacked in ``folder``/root."""
     root = folder / "root"
     loader = next(iter(sorted(root.glob(f"usr/lib/{platform.machine()}-linux-gnu*/ld-linux*.so.*"))), None)
     if loader is None:

@@ -38,7 +38,7 @@ PROGRAMS = (
     Program("fork-exec", "fork and exec", "system", 12),
     Program("pipes", "pipe ping-pong", "system", 12),
     Program("page-faults", "page faults", "system", 10),
-    Program("signals", "signals", "system", 2),
+    Program("signals", "signals", "system", 8),
     Program("switches", "context switches", "system", 7),
     Program("build", "build-like load: processes and scripts", "system", 2),
 )

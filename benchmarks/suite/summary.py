@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
+from typing import Literal
 
 from benchmarks.measure import DOPPEL, Result
 from benchmarks.suite.catalog import Program
@@ -65,7 +66,7 @@ class Goal:
     title: str
     value: float | None
     limit: float
-    better: str
+    better: Literal["higher", "lower"]
 
     @property
     def reached(self) -> bool | None:

@@ -2,13 +2,11 @@
 
 #include "suite.h"
 
-enum operation {
-    PUSH, LOAD, STORE, ADD, SUBTRACT, MULTIPLY, LESS, EQUAL, REMAINDER, JUMP, JUMP_IF, HALT
-};
+enum operation { PUSH, LOAD, STORE, ADD, MULTIPLY, LESS, EQUAL, REMAINDER, JUMP, JUMP_IF, HALT };
 enum variable { NUMBER, DIVISOR, PRIMES };
 enum { LIMIT = 1500 };
 
-/* for NUMBER from 3 by 2: for DIVISOR from 3 by 2 while its square is not above NUMBER */
+/* Odd numbers below the limit are divided by odd numbers up to their root; jumps name what they go to. */
 static const int32_t code[] = {
     /*  0 */ PUSH, 1, STORE, PRIMES, PUSH, 3, STORE, NUMBER,
     /*  8 */ LOAD, NUMBER, PUSH, LIMIT, LESS, JUMP_IF, 18, JUMP,
@@ -31,7 +29,6 @@ static int64_t interpret(const int32_t *program)
         case LOAD: *++top = variables[*next++]; break;
         case STORE: variables[*next++] = *top--; break;
         case ADD: top--; top[0] += top[1]; break;
-        case SUBTRACT: top--; top[0] -= top[1]; break;
         case MULTIPLY: top--; top[0] *= top[1]; break;
         case LESS: top--; top[0] = top[0] < top[1]; break;
         case EQUAL: top--; top[0] = top[0] == top[1]; break;

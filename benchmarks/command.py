@@ -9,14 +9,6 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from benchmarks.block_device import BLOCK_DEVICE
 from benchmarks.boot import BOOT
@@ -28,8 +20,11 @@ from benchmarks.interpreter import INTERPRETER
 from benchmarks.machines import child_environment
 from benchmarks.measure import Benchmark, BenchmarkError, Result, Settings, run
 from benchmarks.memory import MEMORY_USE
+from benchmarks.newer import fetch_newer_qemu
 from benchmarks.peer import PROGRAM, WHERE_FROM, Peer, find_peer
+from benchmarks.progress import display
 from benchmarks.report import markdown, print_results, to_json, write_markdown
+from benchmarks.suite.command import suite
 from doppel.errors import DoppelError
 
 __all__ = ["BENCHMARKS", "main"]
@@ -40,6 +35,7 @@ BENCHMARKS = {b.name: b for b in (INTERPRETER, ENGINE, EXITS, BOOT, MEMORY_USE, 
 FILE_WIDTH = 140
 
 app = App(name="python -m benchmarks", result_action="return_value", help_format="plaintext")
+app.command(suite)
 
 
 def main() -> int:
@@ -104,6 +100,19 @@ def benchmarks(
     return 1 if failed else 0
 
 
+@app.command
+def newer_qemu() -> int:
+    """Download the newest QEMU of Debian into doppel's cache, for the suite to compare with.
+
+    It comes with this host's own apt, for whose Debian it need not be made: it brings its own libraries.
+    """
+    stderr = Console(stderr=True)
+    with display(stderr, "newer QEMU") as line:
+        program = fetch_newer_qemu(line.note)
+    Console().print(program, soft_wrap=True)
+    return 0
+
+
 def _choose(names: Sequence[str]) -> list[Benchmark]:
     for name in names:
         if name not in BENCHMARKS:
@@ -123,20 +132,8 @@ def _find(program: str, stderr: Console) -> Peer | None:
 
 
 def _run(benchmark: Benchmark, settings: Settings, stderr: Console) -> list[Result]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task(benchmark.name, total=None)
-
-        def advance(done: int, total: int, following: str) -> None:
-            progress.update(task, completed=done, total=total, description=f"{benchmark.name}: {following}")
-
-        return run(benchmark, settings, advance)
+    with display(stderr, benchmark.name) as line:
+        return run(benchmark, settings, line.advance)
 
 
 def _write(

@@ -38,7 +38,7 @@ class Metric:
     """One number that a benchmark gives.
 
     ``promise`` is what doppel promises for it: at least that much where higher is better, else at most. With
-    ``no_worse`` it promises to do as well as the peer.
+    ``lead`` it promises to be that many times as good as the peer.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"]
     promise: float | None = None
-    no_worse: bool = False
+    lead: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class Result:
             return None
         if metric.promise is not None:
             return own >= metric.promise if metric.better == "higher" else own <= metric.promise
-        if metric.no_worse and self.ratio is not None:
-            return self.ratio >= 1
+        if metric.lead is not None and self.ratio is not None:
+            return self.ratio >= metric.lead
         return None
 
 

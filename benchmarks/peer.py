@@ -20,9 +20,13 @@ class Peer:
     program: str
     name: str
 
-    def command(self, *arguments: str, memory: int = 512) -> list[str]:
-        """A command line: board ``virt``, one hart, ``memory`` MiB, the console on stdin and stdout."""
-        return [self.program, "-M", "virt", "-m", f"{memory}M", "-nographic", *arguments]
+    def command(self, *arguments: str, memory: int = 512, harts: int = 1) -> list[str]:
+        """A command line: board ``virt``, ``memory`` MiB, the console on stdin and stdout.
+
+        Several harts run in parallel, each in a thread of its own.
+        """
+        parallel = ["-smp", str(harts), "-accel", "tcg,thread=multi"] if harts > 1 else []
+        return [self.program, "-M", "virt", "-m", f"{memory}M", "-nographic", *parallel, *arguments]
 
 
 def find_peer(program: str) -> Peer | None:

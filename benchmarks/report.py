@@ -13,12 +13,12 @@ from rich.text import Text
 
 from benchmarks.measure import DOPPEL, Benchmark, Result
 
-__all__ = ["markdown", "print_results", "to_json", "write_markdown"]
+__all__ = ["markdown", "markdown_table", "number", "print_results", "to_json", "write_markdown"]
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, and no fewer than all of those before the point."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:.{digits}f}"
@@ -31,8 +31,8 @@ def _spread(result: Result, subject: str | None) -> str:
     if middle is None:
         return "-"
     if len(values) < 2:
-        return _number(middle)
-    return f"{_number(middle)} ({_number(min(values))} to {_number(max(values))})"
+        return number(middle)
+    return f"{number(middle)} ({number(min(values))} to {number(max(values))})"
 
 
 def _comparison(result: Result) -> str:
@@ -43,8 +43,8 @@ def _promise(result: Result) -> str:
     metric = result.metric
     if metric.promise is not None:
         limit = f"{'at least' if metric.better == 'higher' else 'at most'} {metric.promise:g}"
-    elif metric.no_worse:
-        limit = "no worse than the peer"
+    elif metric.lead is not None:
+        limit = "no worse than the peer" if metric.lead == 1 else f"at least {metric.lead:g} x"
     else:
         return "-"
     return limit + {True: ", kept", False: ", MISSED", None: ""}[result.kept]
@@ -113,19 +113,14 @@ def markdown(
     lines = [f"- {name}: {value}" for name, value in host.items()]
     lines += [f"- peer: {peer or 'none'}", f"- runs: {runs} of each, in turn"]
     for benchmark, results in groups:
-        lines += [
-            "",
-            f"### {benchmark.name}: {benchmark.title}",
-            "",
-            _row(_header(results)),
-            _row(["---"] * len(_header(results))),
-        ]
-        lines += [_row(_cells(result)) for result in results]
+        lines += ["", f"### {benchmark.name}: {benchmark.title}", ""]
+        lines += markdown_table(_header(results), map(_cells, results))
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def write_markdown(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from doppel.cache import Cache
 from doppel.errors import DoppelError
+from doppel.guests.apt import Apt, HostApt, MirrorError
 from doppel.guests.deb import Deb
 from doppel.guests.debian import KERNEL, Source, fetch, lookup
 from doppel.guests.progress import Silent
@@ -163,6 +164,27 @@ def debs(make_deb: Callable[..., bytes]) -> dict[str, bytes]:
 def source(archive: Archive, debs: dict[str, bytes], keys: tuple[Key, Key]) -> Source:
     archive.publish(debs, keys[0].sign)
     return Source(mirror=archive.uri, keyring=keys[0].public)
+
+
+def test_a_package_with_its_dependencies(
+    archive: Archive, debs: dict[str, bytes], keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    archive.publish(debs, keys[0].sign)
+    apt = Apt(tmp_path / "apt", HostApt(), archive.uri, "trixie", [keys[0].public])
+    apt.update()
+    assert set(apt.with_dependencies(KERNEL)) == {KERNEL, "linux-image-6.99-riscv64"}
+    assert apt.with_dependencies("opensbi") == ["opensbi"]
+    with pytest.raises(MirrorError):
+        apt.with_dependencies("nothing-like-it")
+
+
+def test_a_mirror_without_backports(
+    archive: Archive, debs: dict[str, bytes], keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    archive.publish(debs, keys[0].sign)
+    apt = Apt(tmp_path / "apt", HostApt(), archive.uri, "trixie", [keys[0].public], backports=True)
+    with pytest.raises(MirrorError):
+        apt.update()
 
 
 class Recorder(Silent):

@@ -40,6 +40,8 @@ _SETTING = re.compile(r'^(Acquire::[^ "]+) "([^"\n]+)";$', re.MULTILINE)
 _PATIENCE = 10
 
 _PRINTED_URI = re.compile(r"'[^']+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
+# What is to be installed comes with a weaker digest, which nobody needs.
+_PRINTED_FILE = re.compile(r"'[^']+' ([^_\s]+)_\S+ \d+ ")
 _STATUS = re.compile(rb"dlstatus:\d+:([0-9.]+):")
 _GETTING = re.compile(r"^Get:\d+ \S+ \S+ \S+ (\S+) ", re.MULTILINE)
 
@@ -117,10 +119,19 @@ class Apt:
     """apt for one mirror and suite, with all state below `folder`; `DoppelError` for whatever goes wrong.
 
     `keyrings` are files of public keys, at least one of which must have signed the mirror's Release file.
+    With `backports` the suite's backports are preferred to the suite itself.
     """
 
     def __init__(
-        self, folder: Path, host: HostApt, mirror: str, suite: str, keyrings: Iterable[Path]
+        self,
+        folder: Path,
+        host: HostApt,
+        mirror: str,
+        suite: str,
+        keyrings: Iterable[Path],
+        *,
+        architecture: str = ARCHITECTURE,
+        backports: bool = False,
     ) -> None:
         if any(bad in str(folder) for bad in '"\n'):
             raise DoppelError(
@@ -128,6 +139,8 @@ class Apt:
             )
         self.mirror = mirror
         self._suite = suite
+        self._architecture = architecture
+        self._backports = [f"{suite}-backports"] if backports else []
         self._configuration = folder / "apt.conf"
         self._write_state(folder, host, keyrings)
 
@@ -144,7 +157,7 @@ class Apt:
         found = [fields for fields in stanza.parse(output) if fields.get("Package") == package]
         if not found:
             raise MirrorError(
-                f"the mirror {self.mirror} has no {package} for {ARCHITECTURE} in Debian {self._suite}",
+                f"the mirror {self.mirror} has no {package} for {self._architecture} in Debian {self._suite}",
                 OTHER_WAYS,
             )
         return found[0]
@@ -156,6 +169,15 @@ class Apt:
         files = [File(uri["file"], int(uri["size"]), uri["sha256"]) for uri in uris]
         found = {file.name.partition("_")[0]: file for file in files}
         if code or found.keys() != set(packages):
+            self._fail(output)
+        return found
+
+    def with_dependencies(self, package: str) -> list[str]:
+        """The package and all that it needs on a system that has nothing, recommendations left out."""
+        command = ["apt-get", "-qq", "--print-uris", "--no-install-recommends", "install", package]
+        code, output = self._run(command)
+        found = _PRINTED_FILE.findall(output)
+        if code or package not in found:
             self._fail(output)
         return found
 
@@ -176,7 +198,12 @@ class Apt:
         for part in ("state/lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "state/status").touch()
-        (etc / "sources.list").write_text(f"deb [arch={ARCHITECTURE}] {self.mirror} {self._suite} main\n")
+        (etc / "sources.list").write_text(
+            "".join(
+                f"deb [arch={self._architecture}] {self.mirror} {suite} main\n"
+                for suite in (self._suite, *self._backports)
+            )
+        )
         for number, keyring in enumerate(keyrings):
             try:
                 keys = keyring.read_bytes()
@@ -196,8 +223,8 @@ class Apt:
             ("Dir::Etc::netrc", host.paths.get("netrc", etc / "auth.conf")),
             ("Dir::Etc::netrcparts", host.paths.get("netrc_folder", etc / "auth.conf.d")),
             ("Dir::Bin::methods", host.paths.get("methods", "/usr/lib/apt/methods")),
-            ("APT::Architecture", ARCHITECTURE),
-            ("APT::Architectures::", ARCHITECTURE),
+            ("APT::Architecture", self._architecture),
+            ("APT::Architectures::", self._architecture),
             ("APT::Get::AllowUnauthenticated", "false"),
             ("APT::Update::Error-Mode", "any"),
             ("Acquire::Languages::", "none"),
@@ -205,6 +232,7 @@ class Apt:
             ("Acquire::Retries", "1"),
             ("Acquire::http::Timeout", _PATIENCE),
             ("Acquire::https::Timeout", _PATIENCE),
+            *(("APT::Default-Release", suite) for suite in self._backports),
             *host.acquire,
         ]
         self._configuration.write_text("".join(f'{name} "{value}";\n' for name, value in settings))
@@ -262,7 +290,9 @@ class Apt:
                 f"try again later, or {OTHER_WAYS}",
             )
         if _ABSENT.search(output):
-            raise MirrorError(f"{where} does not have Debian {self._suite} for {ARCHITECTURE}", OTHER_WAYS)
+            raise MirrorError(
+                f"{where} does not have Debian {self._suite} for {self._architecture}", OTHER_WAYS
+            )
         raise MirrorError(f"{where} cannot be used: {reasons[0]}", f"check the network, {OTHER_WAYS}")
 
 

@@ -336,6 +336,12 @@ class HartModel:
     def flush_address(self, address: int) -> None:
         """Nothing is cached."""
 
+    def flush_space(self, asid: int) -> None:
+        """Nothing is cached."""
+
+    def flush_space_address(self, address: int, asid: int) -> None:
+        """Nothing is cached."""
+
     def translation_mode_changed(self) -> None:
         """Nothing is cached."""
 

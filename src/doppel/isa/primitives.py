@@ -15,6 +15,8 @@ __all__ = [
     "amo",
     "branch",
     "flush_address",
+    "flush_space",
+    "flush_space_address",
     "flush_translations",
     "instructions_retired",
     "jump",
@@ -111,9 +113,20 @@ def flush_address(h: Hart, address: int) -> None:
     h.flush_address(address)
 
 
+def flush_space(h: Hart, asid: int) -> None:
+    """Forget cached translations of the address spaces with this ASID (the low 16 bits)."""
+    h.flush_space(asid)
+
+
+def flush_space_address(h: Hart, address: int, asid: int) -> None:
+    """Forget cached translations of one virtual address (at any page size) in the address spaces with this
+    ASID."""
+    h.flush_space_address(address, asid)
+
+
 def translation_mode_changed(h: Hart) -> None:
-    """The effective mode, SUM, MXR or MPRV may have changed: cached translations of the other mode must not
-    serve."""
+    """The effective mode, SUM, MPRV or satp may have changed: cached translations of the other mode or
+    address space must not serve."""
     h.translation_mode_changed()
 
 

@@ -240,6 +240,8 @@ HART_OPERATIONS: dict[Any, Lowering] = {
     primitives.instructions_retired: _engine(attention.instructions_retired, "budget"),
     primitives.flush_translations: _engine(views.flush_all, "ends_block"),
     primitives.flush_address: _engine(views.flush_address, "ends_block"),
+    primitives.flush_space: _engine(views.flush_space, "ends_block"),
+    primitives.flush_space_address: _engine(views.flush_space_address, "ends_block"),
     primitives.translation_mode_changed: _engine(views.select_views, "ends_block"),
     primitives.recheck_interrupts: _engine(views.request_attention, "ends_block"),
     primitives.synchronize_instructions: _engine(views.request_attention, "ends_block"),

@@ -13,12 +13,14 @@ from doppel.isa.state import ARCHITECTURAL_STATE
 
 __all__ = [
     "CODE_PAGE",
+    "CONTEXTS",
     "HART",
     "ITLB",
     "MACHINE",
     "MAX_HARTS",
     "RECORD",
     "TLB",
+    "TLB_GROUPS",
     "CodePage",
     "Field",
     "InstructionTlb",
@@ -28,6 +30,10 @@ __all__ = [
 ]
 
 MAX_HARTS = 64
+# Address spaces of which a hart keeps translations: values of satp.
+CONTEXTS = 8
+# The entries of a TLB array are emptied in this many groups of neighbours, those that are not empty already.
+TLB_GROUPS = 64
 _SIZES = {"u64": 8, "u32": 4, "u8": 1, "ptr": 8}
 _CTYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "u8": ctypes.c_uint8, "ptr": ctypes.c_uint64}
 
@@ -36,12 +42,14 @@ _CTYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "u8": ctypes.c_uint8,
 class Tlb:
     """Software TLB of loads and stores: direct-mapped, one array for each way to see memory.
 
+    The ways are bare M, and of each of several address spaces what U sees, S, and S with SUM.
+
     An entry is the tag that a load, and the tag that a store, must match, and the host address of
     guest-virtual address zero as this page would have it (host page minus virtual page).
     """
 
     entries: int = 256
-    views: int = 4
+    views: int = 3
     entry_size: int = 32
     load_tag: int = 0
     store_tag: int = 8
@@ -52,13 +60,18 @@ class Tlb:
         """Bytes of one array."""
         return self.entries * self.entry_size
 
+    @property
+    def arrays(self) -> int:
+        """Number of arrays: first that of M, then ``views`` for each address space."""
+        return 1 + CONTEXTS * self.views
+
 
 @dataclass(frozen=True)
 class InstructionTlb:
-    """Virtual page to decoded page, one array for each privilege mode."""
+    """Virtual page to decoded page, one array for M, and for U and S in each of several address spaces."""
 
     entries: int = 256
-    views: int = 3
+    views: int = 2
     entry_size: int = 16
     tag: int = 0
     records: int = 8
@@ -67,6 +80,11 @@ class InstructionTlb:
     def view_size(self) -> int:
         """Bytes of one array."""
         return self.entries * self.entry_size
+
+    @property
+    def arrays(self) -> int:
+        """Number of arrays: first that of M, then ``views`` for each address space."""
+        return 1 + CONTEXTS * self.views
 
 
 @dataclass(frozen=True)
@@ -191,7 +209,21 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("reply_value", "u64", 0, "what the device read gave"),
     ("data_physical", "u64", 0, "guest-physical address of the last slow access"),
     ("scratch_bits", "u64", 0, "the instruction in the scratch records"),
-    ("superpages", "u64", 0, "bit n: superpages are cached in a gigabyte whose number is n modulo 64"),
+    ("context", "u64", 0, "number of the address space that satp names, among those with cached translations"),
+    ("contexts", "u64", 0, "address spaces with cached translations"),
+    ("context_clock", "u64", 0, "counts the changes of address space"),
+    ("context_satp", "u64", CONTEXTS, "satp of each; 0 for Bare"),
+    ("context_used", "u64", CONTEXTS, "context_clock when each was last left"),
+    (
+        "superpages",
+        "u64",
+        CONTEXTS,
+        "of each, bit n: superpages are cached in the lower (from 32 on: upper) half, in gigabyte n modulo 32",
+    ),
+    ("tlb_array", "u64", 0, "number of the array at tlb_view"),
+    ("itlb_array", "u64", 0, "number of the array at itlb_view"),
+    ("tlb_filled", "u64", TLB.arrays, "of each array, the groups of entries that are not all empty"),
+    ("itlb_filled", "u64", ITLB.arrays, "the same of the instruction TLB"),
     ("tlb_misses", "u64", 0, "loads and stores that took the slow path"),
     ("itlb_misses", "u64", 0, "jumps that took the slow path"),
     ("decoded", "u64", 0, "instructions decoded"),
@@ -212,8 +244,8 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ),
     ("host_fp", "u64", 0, "the host's floating-point control outside native code, kept while inside"),
     ("fp_scratch", "u64", 0, "buffer for the host's floating-point status"),
-    ("itlb", "u8", ITLB.views * ITLB.view_size, "instruction TLB"),
-    ("tlb", "u8", TLB.views * TLB.view_size, "TLB"),
+    ("itlb", "u8", ITLB.arrays * ITLB.view_size, "instruction TLB"),
+    ("tlb", "u8", TLB.arrays * TLB.view_size, "TLB"),
 ]
 
 HART = Layout(

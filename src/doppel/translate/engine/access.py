@@ -13,7 +13,7 @@ from doppel.isa.privileged.translation import access_fault, data_mode, translate
 from doppel.isa.words import Trap, Word
 from doppel.memory.entry import FRAME_MASK, Entry
 from doppel.translate.engine.code import code_written
-from doppel.translate.engine.views import note_superpage
+from doppel.translate.engine.views import note_filled, note_superpage
 from doppel.translate.exits import ExitReason, Reply
 from doppel.translate.layout import TLB
 from doppel.translate.pointers import (
@@ -116,6 +116,7 @@ def fill(
     write(slot, TLB.load_tag, 8, tag if may_load else Word(NO_TAG))
     write(slot, TLB.store_tag, 8, tag if may_store else Word(NO_TAG))
     write_pointer(slot, TLB.bias, offset(host, 0 - address))
+    note_filled(h, address)
 
 
 def crosses(address: Word, size: int) -> bool:

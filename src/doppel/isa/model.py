@@ -323,6 +323,9 @@ class HartModel:
         """Stand still from the next step on."""
         self.waiting = True
 
+    def wait_for_others(self) -> None:
+        """There are no others."""
+
     def read_host_flags(self) -> Word:
         """No flags: softfloat keeps all of them in ``fflags``."""
         return Word(0)

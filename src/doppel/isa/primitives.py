@@ -33,6 +33,7 @@ __all__ = [
     "ticks",
     "translation_mode_changed",
     "wait_for_interrupt",
+    "wait_for_others",
     "write_host_flags",
     "zero_block",
 ]
@@ -148,6 +149,11 @@ def synchronize_instructions(h: Hart) -> None:
 def wait_for_interrupt(h: Hart) -> None:
     """Stall until an enabled interrupt is pending (this instruction retires either way)."""
     h.wait_for_interrupt()
+
+
+def wait_for_others(h: Hart) -> None:
+    """PAUSE: this hart waits in a loop for what another one does."""
+    h.wait_for_others()
 
 
 def read_host_flags(h: Hart) -> Word:

@@ -247,6 +247,7 @@ HART_OPERATIONS: dict[Any, Lowering] = {
     primitives.synchronize_instructions: _engine(views.request_attention, "ends_block"),
     primitives.memory_fence: _memory_fence,
     primitives.wait_for_interrupt: _wait_for_interrupt,
+    primitives.wait_for_others: _engine(attention.wait_for_others),
     primitives.read_host_flags: _read_host_flags,
     primitives.write_host_flags: _write_host_flags,
 }

@@ -224,6 +224,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("itlb_array", "u64", 0, "number of the array at itlb_view"),
     ("tlb_filled", "u64", TLB.arrays, "of each array, the groups of entries that are not all empty"),
     ("itlb_filled", "u64", ITLB.arrays, "the same of the instruction TLB"),
+    ("pauses", "u64", 0, "PAUSE instructions executed, on a machine of several harts"),
     ("tlb_misses", "u64", 0, "loads and stores that took the slow path"),
     ("itlb_misses", "u64", 0, "jumps that took the slow path"),
     ("decoded", "u64", 0, "instructions decoded"),

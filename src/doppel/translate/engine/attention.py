@@ -14,7 +14,7 @@ from doppel.isa.privileged.trap import (
 from doppel.isa.words import Word, div_unsigned, rem_unsigned, signed_lt
 from doppel.translate.engine.views import flush_all, request_attention, select_views
 from doppel.translate.exits import PENDING_EXIT, ExitReason, Reply, Request
-from doppel.translate.host import SYS_FUTEX
+from doppel.translate.host import SYS_FUTEX, SYS_SCHED_YIELD
 from doppel.translate.layout import CODE_PAGE
 from doppel.translate.pointers import (
     address_of,
@@ -29,7 +29,16 @@ from doppel.translate.pointers import (
     write,
 )
 
-__all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
+__all__ = [
+    "attend",
+    "begin_run",
+    "end_run",
+    "host_ticks",
+    "instructions_retired",
+    "post_request",
+    "trap",
+    "wait_for_others",
+]
 
 NEVER = (1 << 64) - 1
 # A block of straight-line code holds no more instructions than its page has halfwords, and one look at the
@@ -42,6 +51,9 @@ MAXIMUM = (1 << 63) - 1
 LONGEST_WAIT_NS = 1_000_000_000
 NS_PER_TICK = 100
 AGAIN = 2
+# A hart in a loop of PAUSE leaves its host processor to other threads once in so many times round: a fair
+# price for a lock that is free again soon, and much sooner than the end of a host's time slice.
+PAUSES = 16
 
 
 def spent_now(h: Hart) -> Word:
@@ -206,6 +218,15 @@ def wait(h: Hart) -> Word:
                 0,
             )
         update_timers(h)
+
+
+def wait_for_others(h: Hart) -> None:
+    """PAUSE: what this hart waits for may be up to a hart that has no host processor at this moment."""
+    if machine(h, "hart_count") == 1 or machine(h, "clock_kind") != 0:
+        return
+    h.pauses = h.pauses + 1
+    if h.pauses & (PAUSES - 1) == 0:
+        call_native(machine(h, "syscall"), SYS_SCHED_YIELD)
 
 
 def trap(h: Hart) -> Word:

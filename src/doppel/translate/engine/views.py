@@ -12,7 +12,7 @@ from doppel.isa.privileged.constants import Mode, SatpMode, Status
 from doppel.isa.privileged.translation import data_mode
 from doppel.isa.words import Word, ctz
 from doppel.translate.layout import CONTEXTS, ITLB, TLB, TLB_GROUPS
-from doppel.translate.pointers import Pointer, address_of, offset, write
+from doppel.translate.pointers import Pointer, address_of, offset, read, write
 
 __all__ = [
     "flush_address",
@@ -192,19 +192,23 @@ def empty_address(h: Hart, context: Word, address: Word) -> None:
     if h.superpages[context] >> gigabyte(address) & 1 != 0:
         empty_context(h, context)
         return
+    tag = address & ~0xFFF
     index = address >> 12 & (TLB.entries - 1)
-    number = context * TLB.views + 1
-    end = number + TLB.views
-    while number < end:
-        forget_data(offset(address_of(h, "tlb"), number * TLB_BYTES), index)
-        number = number + 1
+    entry = offset(address_of(h, "tlb"), (context * TLB.views + 1) * TLB_BYTES + index * TLB.entry_size)
+    view = Word(0)
+    while view < TLB.views:
+        if read(entry, TLB.load_tag, 8) == tag or read(entry, TLB.store_tag, 8) == tag:
+            forget_data(entry, Word(0))
+        entry = offset(entry, TLB_BYTES)
+        view = view + 1
     index = address >> 12 & (ITLB.entries - 1)
-    number = context * ITLB.views + 1
-    end = number + ITLB.views
-    while number < end:
-        place = number * ITLB_BYTES + index * ITLB.entry_size
-        write(address_of(h, "itlb"), place + ITLB.tag, 8, NO_TAG)
-        number = number + 1
+    entry = offset(address_of(h, "itlb"), (context * ITLB.views + 1) * ITLB_BYTES + index * ITLB.entry_size)
+    view = Word(0)
+    while view < ITLB.views:
+        if read(entry, ITLB.tag, 8) == tag:
+            write(entry, ITLB.tag, 8, NO_TAG)
+        entry = offset(entry, ITLB_BYTES)
+        view = view + 1
 
 
 def note_filled(h: Hart, address: Word) -> None:

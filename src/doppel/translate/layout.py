@@ -19,6 +19,7 @@ __all__ = [
     "MACHINE",
     "MAX_HARTS",
     "RECORD",
+    "SECOND_TLB",
     "TLB",
     "TLB_GROUPS",
     "CodePage",
@@ -26,6 +27,7 @@ __all__ = [
     "InstructionTlb",
     "Layout",
     "Record",
+    "SecondTlb",
     "Tlb",
 ]
 
@@ -48,7 +50,7 @@ class Tlb:
     guest-virtual address zero as this page would have it (host page minus virtual page).
     """
 
-    entries: int = 256
+    entries: int = 1024
     views: int = 3
     entry_size: int = 32
     load_tag: int = 0
@@ -67,10 +69,34 @@ class Tlb:
 
 
 @dataclass(frozen=True)
+class SecondTlb:
+    """Behind the arrays for loads and stores: one larger direct-mapped array for all address spaces.
+
+    An entry's key is the virtual page with the number of the array that it belongs to in the low bits; it
+    counts only as long as the address space is of the same generation. Then come the host address of
+    guest-virtual address zero, as in :class:`Tlb`, and the guest-physical page with what is permitted.
+    """
+
+    entries: int = 8192
+    entry_size: int = 32
+    key: int = 0
+    generation: int = 8
+    bias: int = 16
+    physical: int = 24
+    may_load: int = 1
+    may_store: int = 2
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return self.entries * self.entry_size
+
+
+@dataclass(frozen=True)
 class InstructionTlb:
     """Virtual page to decoded page, one array for M, and for U and S in each of several address spaces."""
 
-    entries: int = 256
+    entries: int = 1024
     views: int = 2
     entry_size: int = 16
     tag: int = 0
@@ -116,6 +142,7 @@ class CodePage:
 
 
 TLB = Tlb()
+SECOND_TLB = SecondTlb()
 ITLB = InstructionTlb()
 RECORD = Record()
 CODE_PAGE = CodePage()
@@ -214,6 +241,8 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("context_clock", "u64", 0, "counts the changes of address space"),
     ("context_satp", "u64", CONTEXTS, "satp of each; 0 for Bare"),
     ("context_used", "u64", CONTEXTS, "context_clock when each was last left"),
+    ("generation", "u64", CONTEXTS, "of each, counts how often it was emptied, together with the others"),
+    ("generations", "u64", 0, "the last generation given to an address space"),
     (
         "superpages",
         "u64",
@@ -226,6 +255,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("itlb_filled", "u64", ITLB.arrays, "the same of the instruction TLB"),
     ("pauses", "u64", 0, "PAUSE instructions executed, on a machine of several harts"),
     ("tlb_misses", "u64", 0, "loads and stores that took the slow path"),
+    ("walks", "u64", 0, "those that the second TLB did not know either"),
     ("itlb_misses", "u64", 0, "jumps that took the slow path"),
     ("decoded", "u64", 0, "instructions decoded"),
     ("interrupts", "u64", 0, "interrupts taken"),
@@ -247,6 +277,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("fp_scratch", "u64", 0, "buffer for the host's floating-point status"),
     ("itlb", "u8", ITLB.arrays * ITLB.view_size, "instruction TLB"),
     ("tlb", "u8", TLB.arrays * TLB.view_size, "TLB"),
+    ("second_tlb", "u8", SECOND_TLB.size, "second TLB"),
 ]
 
 HART = Layout(

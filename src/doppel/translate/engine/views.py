@@ -11,7 +11,7 @@ from doppel.isa.primitives import Hart
 from doppel.isa.privileged.constants import Mode, SatpMode, Status
 from doppel.isa.privileged.translation import data_mode
 from doppel.isa.words import Word, ctz
-from doppel.translate.layout import CONTEXTS, ITLB, TLB, TLB_GROUPS
+from doppel.translate.layout import CONTEXTS, ITLB, SECOND_TLB, TLB, TLB_GROUPS
 from doppel.translate.pointers import Pointer, address_of, offset, read, write
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "note_filled",
     "note_superpage",
     "request_attention",
+    "second_entry",
     "select_views",
 ]
 
@@ -34,6 +35,8 @@ TLB_GROUP = TLB.entries // TLB_GROUPS
 ITLB_GROUP = ITLB.entries // TLB_GROUPS
 TLB_GROUP_SHIFT = TLB_GROUP.bit_length() - 1
 ITLB_GROUP_SHIFT = ITLB_GROUP.bit_length() - 1
+# The same addresses of different arrays are to be in different places.
+SPREAD = 1031
 ASID_MASK = 0xFFFF
 ASID_SHIFT = 44
 
@@ -151,6 +154,8 @@ def empty_context(h: Hart, context: Word) -> None:
         empty_code(h, context * ITLB.views + 1 + view)
         view = view + 1
     h.superpages[context] = Word(0)
+    h.generations = h.generations + 1
+    h.generation[context] = h.generations
 
 
 def empty_data(h: Hart, number: Word) -> None:
@@ -199,6 +204,10 @@ def empty_address(h: Hart, context: Word, address: Word) -> None:
     while view < TLB.views:
         if read(entry, TLB.load_tag, 8) == tag or read(entry, TLB.store_tag, 8) == tag:
             forget_data(entry, Word(0))
+        number = context * TLB.views + 1 + view
+        second = second_entry(h, address, number)
+        if read(second, SECOND_TLB.key, 8) == tag | number:
+            write(second, SECOND_TLB.key, 8, 0)
         entry = offset(entry, TLB_BYTES)
         view = view + 1
     index = address >> 12 & (ITLB.entries - 1)
@@ -209,6 +218,12 @@ def empty_address(h: Hart, context: Word, address: Word) -> None:
             write(entry, ITLB.tag, 8, NO_TAG)
         entry = offset(entry, ITLB_BYTES)
         view = view + 1
+
+
+def second_entry(h: Hart, address: Word, number: Word) -> Pointer:
+    """Where the second TLB has the translation of an address in an array, if it has it."""
+    index = (address >> 12) + number * SPREAD & (SECOND_TLB.entries - 1)
+    return offset(address_of(h, "second_tlb"), index * SECOND_TLB.entry_size)
 
 
 def note_filled(h: Hart, address: Word) -> None:

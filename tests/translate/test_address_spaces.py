@@ -11,7 +11,7 @@ from doppel.isa.privileged.constants import Mode, SatpMode
 from doppel.translate.layout import CONTEXTS
 
 from .support import RAM_BASE, Board, Pair
-from .tables import ALL, PageTables
+from .tables import PageTables
 
 PAGE = 0x5000
 FRAMES = RAM_BASE + 0x1_0000

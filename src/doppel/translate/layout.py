@@ -236,7 +236,12 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("reply_value", "u64", 0, "what the device read gave"),
     ("data_physical", "u64", 0, "guest-physical address of the last slow access"),
     ("scratch_bits", "u64", 0, "the instruction in the scratch records"),
-    ("context", "u64", 0, "number of the address space that satp names, among those with cached translations"),
+    (
+        "context",
+        "u64",
+        0,
+        "number of the address space that satp names, among those with cached translations",
+    ),
     ("contexts", "u64", 0, "address spaces with cached translations"),
     ("context_clock", "u64", 0, "counts the changes of address space"),
     ("context_satp", "u64", CONTEXTS, "satp of each; 0 for Bare"),

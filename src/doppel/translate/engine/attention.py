@@ -227,6 +227,8 @@ def wait_for_others(h: Hart) -> None:
     h.pauses = h.pauses + 1
     if h.pauses & (PAUSES - 1) == 0:
         call_native(machine(h, "syscall"), SYS_SCHED_YIELD)
+        # Others may have had milliseconds, which the slice does not count: look at the clock.
+        request_attention(h)
 
 
 def trap(h: Hart) -> Word:

@@ -252,7 +252,7 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
         "superpages",
         "u64",
         CONTEXTS,
-        "of each, bit n: superpages are cached in the lower (from 32 on: upper) half, in gigabyte n modulo 32",
+        "of each, bit n: superpages are cached in gigabyte n modulo 32 of the lower half; from 32 on: upper",
     ),
     ("tlb_array", "u64", 0, "number of the array at tlb_view"),
     ("itlb_array", "u64", 0, "number of the array at itlb_view"),

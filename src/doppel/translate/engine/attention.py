@@ -265,11 +265,14 @@ def end_run(h: Hart) -> None:
 
 
 def post_request(h: Hart, request: Word, set_lines: Word, clear_lines: Word) -> None:
-    """From any thread: drive interrupt lines, ask something of the hart, and wake it if it waits."""
+    """From any thread: drive interrupt lines, ask something of the hart, and wake it if it waits.
+
+    A hart that waits forgets translations when it wakes up for another reason.
+    """
     fetch_or(address_of(h, "lines"), 0, set_lines)
     fetch_and(address_of(h, "lines"), 0, ~clear_lines)
     fetch_or(address_of(h, "requests"), 0, request)
     write(address_of(h, "limit"), 0, 8, MAXIMUM)
     fetch_add32(address_of(h, "wake"), 0, 1)
-    if h.waiting != 0:
+    if h.waiting != 0 and (request != Request.FLUSH or set_lines != 0):
         call_native(machine(h, "syscall"), SYS_FUTEX, address_of(h, "wake"), FUTEX_WAKE_PRIVATE, 1, 0, 0, 0)

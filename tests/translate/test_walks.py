@@ -288,11 +288,30 @@ writes = st.one_of(
 addresses = st.builds(lambda page, offset: page + offset, pages, st.sampled_from(OFFSETS))
 accesses = st.builds(Access, st.sampled_from(ACCESSES), addresses)
 fetches = st.builds(Fetch, st.sampled_from([Mode.S, Mode.U]), addresses)
-ordinary = st.one_of(entries, accesses, accesses, fetches, writes, switches)
-scenarios = st.one_of(
-    st.lists(ordinary, min_size=4, max_size=25),
-    st.lists(st.one_of(ordinary, ordinary, roots), min_size=4, max_size=25),
+# A page that is in use, somewhere else from then on, perhaps while another address space is current.
+moves = st.builds(
+    lambda tree, asid, away, frame, everything, by_asid: [
+        Write("mstatus", Status.MPRV | Mode.S << 11),
+        Switch(tree, asid),
+        Access("sd a2, (a0)", PAGES[0]),
+        *([Switch(1 - tree, asid ^ 2)] if away else []),
+        Entry(tree, PAGES[0], 0, frame >> 2 | ALL, everything, by_asid),
+        *([Switch(tree, asid)] if away else []),
+        Access("sd a2, (a0)", PAGES[0] + 8),
+    ],
+    st.integers(0, 1),
+    st.sampled_from(ASIDS),
+    st.booleans(),
+    st.sampled_from(FRAMES),
+    st.booleans(),
+    st.booleans(),
 )
+single = st.one_of(entries, accesses, accesses, fetches, writes, switches).map(lambda step: [step])
+ordinary = st.one_of(single, single, single, moves)
+scenarios = st.one_of(
+    st.lists(ordinary, min_size=4, max_size=20),
+    st.lists(st.one_of(ordinary, ordinary, roots.map(lambda step: [step])), min_size=4, max_size=20),
+).map(lambda pieces: [step for piece in pieces for step in piece])
 
 
 def run_scenario(mode: SatpMode, steps: list[Step]) -> None:

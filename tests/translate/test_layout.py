@@ -59,8 +59,8 @@ def test_a_layout_of_ones_own() -> None:
 
 
 def test_tables_of_the_engine_fit_their_fields() -> None:
-    assert HART["tlb"].size == TLB.views * TLB.entries * TLB.entry_size
-    assert HART["itlb"].size == ITLB.views * ITLB.entries * ITLB.entry_size
+    assert HART["tlb"].size == TLB.arrays * TLB.entries * TLB.entry_size
+    assert HART["itlb"].size == ITLB.arrays * ITLB.entries * ITLB.entry_size
     assert MACHINE["harts"].count == MAX_HARTS
     for table in (TLB, ITLB):
         assert table.entries & (table.entries - 1) == 0

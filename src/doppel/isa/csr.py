@@ -358,18 +358,12 @@ def _read_satp(h: Hart, number: Word) -> Word:
 
 
 def _write_satp(h: Hart, number: Word, value: Word) -> None:
-    """A write of an unsupported mode has no effect at all; there are no ASID bits.
-
-    Only a change to or from Bare takes effect at once: other writes leave what is cached to sfence.vma
-    (12.1.11).
-    """
+    """A write of an unsupported mode has no effect at all (12.1.11); all 16 bits of the ASID are there."""
     _check_satp(h)
     scheme = value >> 60
     if scheme == SatpMode.BARE or scheme == SatpMode.SV39 or scheme == SatpMode.SV48:
-        before = h.satp >> 60
-        h.satp = value & (0xF << 60 | (1 << 44) - 1)
-        if scheme != before:
-            flush_translations(h)
+        h.satp = value
+        translation_mode_changed(h)
 
 
 FIRST_PMPADDR = 0x3B0

@@ -323,6 +323,9 @@ class HartModel:
         """Stand still from the next step on."""
         self.waiting = True
 
+    def wait_for_others(self) -> None:
+        """There are no others."""
+
     def read_host_flags(self) -> Word:
         """No flags: softfloat keeps all of them in ``fflags``."""
         return Word(0)
@@ -334,6 +337,12 @@ class HartModel:
         """Nothing is cached."""
 
     def flush_address(self, address: int) -> None:
+        """Nothing is cached."""
+
+    def flush_space(self, asid: int) -> None:
+        """Nothing is cached."""
+
+    def flush_space_address(self, address: int, asid: int) -> None:
         """Nothing is cached."""
 
     def translation_mode_changed(self) -> None:

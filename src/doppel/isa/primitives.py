@@ -15,6 +15,8 @@ __all__ = [
     "amo",
     "branch",
     "flush_address",
+    "flush_space",
+    "flush_space_address",
     "flush_translations",
     "instructions_retired",
     "jump",
@@ -31,6 +33,7 @@ __all__ = [
     "ticks",
     "translation_mode_changed",
     "wait_for_interrupt",
+    "wait_for_others",
     "write_host_flags",
     "zero_block",
 ]
@@ -111,9 +114,20 @@ def flush_address(h: Hart, address: int) -> None:
     h.flush_address(address)
 
 
+def flush_space(h: Hart, asid: int) -> None:
+    """Forget cached translations of the address spaces with this ASID (the low 16 bits)."""
+    h.flush_space(asid)
+
+
+def flush_space_address(h: Hart, address: int, asid: int) -> None:
+    """Forget cached translations of one virtual address (at any page size) in the address spaces with this
+    ASID."""
+    h.flush_space_address(address, asid)
+
+
 def translation_mode_changed(h: Hart) -> None:
-    """The effective mode, SUM, MXR or MPRV may have changed: cached translations of the other mode must not
-    serve."""
+    """The effective mode, SUM, MPRV or satp may have changed: cached translations of the other mode or
+    address space must not serve."""
     h.translation_mode_changed()
 
 
@@ -135,6 +149,11 @@ def synchronize_instructions(h: Hart) -> None:
 def wait_for_interrupt(h: Hart) -> None:
     """Stall until an enabled interrupt is pending (this instruction retires either way)."""
     h.wait_for_interrupt()
+
+
+def wait_for_others(h: Hart) -> None:
+    """PAUSE: this hart waits in a loop for what another one does."""
+    h.wait_for_others()
 
 
 def read_host_flags(h: Hart) -> Word:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from doppel.isa.instruction import Extension
-from doppel.isa.primitives import Hart, branch, jump, load, memory_fence, store, synchronize_instructions
+from doppel.isa.primitives import (
+    Hart,
+    branch,
+    jump,
+    load,
+    memory_fence,
+    store,
+    synchronize_instructions,
+    wait_for_others,
+)
 from doppel.isa.words import Word, sext, signed_ge, signed_lt, sra, zext
 
 __all__ = ["ZIFENCEI", "ZIHINTPAUSE", "I"]
@@ -290,5 +299,5 @@ def fence_i(h: Hart) -> None:
 
 # A fence by its encoding, so this extension comes before I in the instruction set.
 @ZIHINTPAUSE.instruction("000000010000 00000 000 00000 0001111")
-def pause() -> None:
-    return
+def pause(h: Hart) -> None:
+    wait_for_others(h)

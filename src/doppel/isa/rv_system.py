@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from doppel.isa.csr import CSR_BY_NAME, check_csr, csr_read, csr_write
 from doppel.isa.instruction import Extension
-from doppel.isa.primitives import Hart, flush_address, flush_translations, jump, wait_for_interrupt
+from doppel.isa.primitives import (
+    Hart,
+    flush_address,
+    flush_space,
+    flush_space_address,
+    flush_translations,
+    jump,
+    wait_for_interrupt,
+)
 from doppel.isa.privileged.constants import Cause, Mode, Status
 from doppel.isa.privileged.trap import mret as return_from_m
 from doppel.isa.privileged.trap import sret as return_from_s
@@ -112,10 +120,15 @@ def wfi(h: Hart) -> None:
 
 
 @PRIVILEGED.instruction("0001001 rs2 rs1 000 00000 1110011", name="sfence.vma", syntax="rs1, rs2")
-def sfence_vma(h: Hart, rs1: Word, rs1_index: Word) -> None:
+def sfence_vma(h: Hart, rs1: Word, rs2: Word, rs1_index: Word, rs2_index: Word) -> None:
     if h.mode == Mode.U or (h.mode == Mode.S and h.mstatus & Status.TVM != 0):
         raise Trap(Cause.ILLEGAL_INSTRUCTION, 0)
-    if rs1_index == 0:
-        flush_translations(h)
+    if rs2_index == 0:
+        if rs1_index == 0:
+            flush_translations(h)
+        else:
+            flush_address(h, rs1)
+    elif rs1_index == 0:
+        flush_space(h, rs2)
     else:
-        flush_address(h, rs1)
+        flush_space_address(h, rs1, rs2)

@@ -63,7 +63,7 @@ ARCHITECTURAL_STATE: tuple[StateField, ...] = (
     _u64("stval", "S trap value"),
     _u64("scounteren", "counters U may read"),
     _u64("senvcfg", "environment of U"),
-    _u64("satp", "root and mode of the guest's own page tables"),
+    _u64("satp", "root, ASID and mode of the guest's own page tables"),
     _u64("stimecmp", "S timer comparison, in ticks", reset=(1 << 64) - 1),
     _u64("mtimecmp", "M timer comparison of the ACLINT, in ticks", reset=(1 << 64) - 1),
     _u64("cycle_offset", "what software added to mcycle by writing it"),

@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def _took_up(hart: Hart, request: int) -> bool:
     """Whether a hart has taken up a request, or will before its next instruction."""
-    return not hart.state.requests & request or not hart.running
+    return not hart.state.requests & request or hart.waiting or not hart.running
 
 
 class Execution(ABC):
@@ -205,7 +205,8 @@ class Threads(Execution):
 
         A hart takes up all its requests at once and serves them then, so the second request being taken
         up means that the first has been served. A hart outside native code serves requests when it enters
-        it; that also makes it impossible for two harts to wait for each other here.
+        it, and one in WFI when it wakes up, which a flush is no reason for; that also makes it impossible for
+        two harts to wait for each other here.
         """
         targets = [self.harts[index] for index in harts]
         for request in (Request.FLUSH, Request.ATTEND):
@@ -214,3 +215,4 @@ class Threads(Execution):
             for hart in targets:
                 if hart.index != caller:
                     wait_until(partial(_took_up, hart, request))
+            targets = [hart for hart in targets if not hart.waiting]

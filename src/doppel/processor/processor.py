@@ -176,9 +176,9 @@ class Hart:
     def __init__(self, processor: Processor, index: int) -> None:
         self.processor = processor
         self.index = index
-        self._buffer = (ctypes.c_uint8 * (HART.size + 64))()
-        start = -ctypes.addressof(self._buffer) % 64
-        self.state = HartState.from_buffer(self._buffer, start)
+        # A map of its own: pages of TLB arrays that are never used cost nothing.
+        self._map = mmap.mmap(-1, HART.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.state = HartState.from_buffer(self._map)
         self.address = ctypes.addressof(self.state)
         self._run = processor._run
         self.state.machine = ctypes.addressof(processor._state)
@@ -186,6 +186,11 @@ class Hart:
         self.state.scratch_bits = (1 << 64) - 1
         for place in range(MAX_HELPERS):
             self.state.helpers[place] = processor.helper(place)
+        # Every array has to be emptied before its first use; the first address space is Bare.
+        for filled in (self.state.tlb_filled, self.state.itlb_filled):
+            for number in range(len(filled)):
+                filled[number] = (1 << 64) - 1
+        self.state.contexts = 1
         self.reset()
 
     def reset(self) -> None:

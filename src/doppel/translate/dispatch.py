@@ -7,7 +7,7 @@ from collections.abc import Callable
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.layout import HART, ITLB, RECORD
 
-__all__ = ["dispatch", "handler_type", "look_up", "out_of_budget", "record_pc", "tail_call"]
+__all__ = ["dispatch", "handler_type", "look_up", "out_of_budget", "record_pc", "search", "tail_call"]
 
 _ARGUMENTS = "ptr %h, ptr %rec, i64 %budget, ptr %tlb"
 _RECORD_SHIFT = RECORD.per_byte.bit_length() - 1
@@ -55,14 +55,28 @@ def look_up(
     tlb: str = "%tlb",
     handler: Callable[[str], str] = _symbol,
 ) -> None:
-    """End the block by going on at any address: by attend() if that is due, else by the instruction TLB.
+    """End the block by going on at any address: by attend() if that is due, else by :func:`search`.
 
     ``handler`` gives the address of one of the engine's handlers by its name.
     """
     out.store(pc, "i64", "%h", HART["pc"].offset)
-    attend, search = out.label("attend"), out.label("search")
-    out.branch(out_of_budget(out, budget), attend, search, unlikely=True)
-    out.begin(search)
+    attend, go_on = out.label("attend"), out.label("goon")
+    out.branch(out_of_budget(out, budget), attend, go_on, unlikely=True)
+    out.begin(attend)
+    tail_call(out, handler("attend"), record, budget)
+    out.begin(go_on)
+    search(out, pc, budget, record, tlb, handler)
+
+
+def search(
+    out: Emitter,
+    pc: Value,
+    budget: str,
+    record: str,
+    tlb: str,
+    handler: Callable[[str], str] = _symbol,
+) -> None:
+    """End the block by going on at ``pc``, which is in the hart too, where the instruction TLB says."""
     view = out.load("ptr", "%h", HART["itlb_view"].offset)
     at = out.op("i64", f"lshr i64 {pc.text}, {12 - ITLB.entry_size.bit_length() + 1}")
     at = out.op("i64", f"and i64 {at.text}, {(ITLB.entries - 1) * ITLB.entry_size}")
@@ -82,5 +96,3 @@ def look_up(
     dispatch(out, target, budget, tlb)
     out.begin(miss)
     tail_call(out, handler("enter"), record, budget)
-    out.begin(attend)
-    tail_call(out, handler("attend"), record, budget)

@@ -13,6 +13,7 @@ from doppel.isa.state import ARCHITECTURAL_STATE
 
 __all__ = [
     "CODE_PAGE",
+    "CONTEXTS",
     "HART",
     "ITLB",
     "MACHINE",
@@ -22,12 +23,15 @@ __all__ = [
     "NEW_PAGES",
     "RECORD",
     "SAMPLES",
+    "SECOND_TLB",
     "TLB",
+    "TLB_GROUPS",
     "CodePage",
     "Field",
     "InstructionTlb",
     "Layout",
     "Record",
+    "SecondTlb",
     "Tlb",
 ]
 
@@ -38,6 +42,10 @@ SAMPLES = 1024
 # Instructions of one region.
 MAX_REGION = 400
 NEW_PAGES = 8192
+# Address spaces of which a hart keeps translations: values of satp.
+CONTEXTS = 8
+# The entries of a TLB array are emptied in this many groups of neighbours, those that are not empty already.
+TLB_GROUPS = 64
 _SIZES = {"u64": 8, "u32": 4, "u8": 1, "ptr": 8}
 _CTYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "u8": ctypes.c_uint8, "ptr": ctypes.c_uint64}
 
@@ -46,12 +54,14 @@ _CTYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "u8": ctypes.c_uint8,
 class Tlb:
     """Software TLB of loads and stores: direct-mapped, one array for each way to see memory.
 
+    The ways are bare M, and of each of several address spaces what U sees, S, and S with SUM.
+
     An entry is the tag that a load, and the tag that a store, must match, and the host address of
     guest-virtual address zero as this page would have it (host page minus virtual page).
     """
 
-    entries: int = 256
-    views: int = 4
+    entries: int = 1024
+    views: int = 3
     entry_size: int = 32
     load_tag: int = 0
     store_tag: int = 8
@@ -62,13 +72,42 @@ class Tlb:
         """Bytes of one array."""
         return self.entries * self.entry_size
 
+    @property
+    def arrays(self) -> int:
+        """Number of arrays: first that of M, then ``views`` for each address space."""
+        return 1 + CONTEXTS * self.views
+
+
+@dataclass(frozen=True)
+class SecondTlb:
+    """Behind the arrays for loads and stores: one larger direct-mapped array for all address spaces.
+
+    An entry's key is the virtual page with the number of the array that it belongs to in the low bits; it
+    counts only as long as the address space is of the same generation. Then come the host address of
+    guest-virtual address zero, as in :class:`Tlb`, and the guest-physical page with what is permitted.
+    """
+
+    entries: int = 8192
+    entry_size: int = 32
+    key: int = 0
+    generation: int = 8
+    bias: int = 16
+    physical: int = 24
+    may_load: int = 1
+    may_store: int = 2
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return self.entries * self.entry_size
+
 
 @dataclass(frozen=True)
 class InstructionTlb:
-    """Virtual page to decoded page, one array for each privilege mode."""
+    """Virtual page to decoded page, one array for M, and for U and S in each of several address spaces."""
 
-    entries: int = 256
-    views: int = 3
+    entries: int = 1024
+    views: int = 2
     entry_size: int = 16
     tag: int = 0
     records: int = 8
@@ -77,6 +116,11 @@ class InstructionTlb:
     def view_size(self) -> int:
         """Bytes of one array."""
         return self.entries * self.entry_size
+
+    @property
+    def arrays(self) -> int:
+        """Number of arrays: first that of M, then ``views`` for each address space."""
+        return 1 + CONTEXTS * self.views
 
 
 @dataclass(frozen=True)
@@ -110,6 +154,7 @@ class CodePage:
 
 
 TLB = Tlb()
+SECOND_TLB = SecondTlb()
 ITLB = InstructionTlb()
 RECORD = Record()
 CODE_PAGE = CodePage()
@@ -203,8 +248,31 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("reply_value", "u64", 0, "what the device read gave"),
     ("data_physical", "u64", 0, "guest-physical address of the last slow access"),
     ("scratch_bits", "u64", 0, "the instruction in the scratch records"),
-    ("superpages", "u64", 0, "bit n: superpages are cached in a gigabyte whose number is n modulo 64"),
+    (
+        "context",
+        "u64",
+        0,
+        "number of the address space that satp names, among those with cached translations",
+    ),
+    ("contexts", "u64", 0, "address spaces with cached translations"),
+    ("context_clock", "u64", 0, "counts the changes of address space"),
+    ("context_satp", "u64", CONTEXTS, "satp of each; 0 for Bare"),
+    ("context_used", "u64", CONTEXTS, "context_clock when each was last left"),
+    ("generation", "u64", CONTEXTS, "of each, counts how often it was emptied, together with the others"),
+    ("generations", "u64", 0, "the last generation given to an address space"),
+    (
+        "superpages",
+        "u64",
+        CONTEXTS,
+        "of each, bit n: superpages are cached in gigabyte n modulo 32 of the lower half; from 32 on: upper",
+    ),
+    ("tlb_array", "u64", 0, "number of the array at tlb_view"),
+    ("itlb_array", "u64", 0, "number of the array at itlb_view"),
+    ("tlb_filled", "u64", TLB.arrays, "of each array, the groups of entries that are not all empty"),
+    ("itlb_filled", "u64", ITLB.arrays, "the same of the instruction TLB"),
+    ("pauses", "u64", 0, "PAUSE instructions executed, on a machine of several harts"),
     ("tlb_misses", "u64", 0, "loads and stores that took the slow path"),
+    ("walks", "u64", 0, "those that the second TLB did not know either"),
     ("itlb_misses", "u64", 0, "jumps that took the slow path"),
     ("decoded", "u64", 0, "instructions decoded"),
     ("interrupts", "u64", 0, "interrupts taken"),
@@ -228,8 +296,9 @@ _ENGINE_STATE: list[tuple[str, str, int, str]] = [
     ("helpers", "ptr", MAX_HELPERS, "what compiled regions call, by place"),
     ("sample_count", "u64", 0, "samples taken since reset"),
     ("samples", "u64", SAMPLES, "guest-physical addresses at which slices ended, the last ones of them"),
-    ("itlb", "u8", ITLB.views * ITLB.view_size, "instruction TLB"),
-    ("tlb", "u8", TLB.views * TLB.view_size, "TLB"),
+    ("itlb", "u8", ITLB.arrays * ITLB.view_size, "instruction TLB"),
+    ("tlb", "u8", TLB.arrays * TLB.view_size, "TLB"),
+    ("second_tlb", "u8", SECOND_TLB.size, "second TLB"),
 ]
 
 HART = Layout(

@@ -11,7 +11,7 @@ from doppel.isa.privileged.constants import Cause
 from doppel.isa.words import MASK64
 from doppel.translate import float_ops, pointer_ops, word_ops
 from doppel.translate.compiled import Compiled
-from doppel.translate.dispatch import handler_type, look_up, record_pc, tail_call
+from doppel.translate.dispatch import handler_type, look_up, record_pc, search, tail_call
 from doppel.translate.emitter import Emitter, Value
 from doppel.translate.engine import attention, code, fetch
 from doppel.translate.handlers import HandlerCompiler
@@ -159,6 +159,12 @@ class _Tie(FunctionLowering):
         view = self.out.load("ptr", "%h", HART["tlb_view"].offset)
         tail_call(self.out, handler, record, budget.text, view.text)
 
+    def search(self) -> None:
+        """Go on at ``h.pc`` with what the hart's structure says now."""
+        budget = self.out.load("i64", "%h", HART["budget"].offset)
+        view = self.out.load("ptr", "%h", HART["tlb_view"].offset)
+        search(self.out, self.out.load("i64", "%h", HART["pc"].offset), budget.text, "null", view.text)
+
     def dispatch(self, record: Value) -> None:
         """Jump to the record's handler."""
         handler = self.out.load("ptr", record.text)
@@ -183,7 +189,12 @@ def _attend(program: Program) -> str:
     outcome = tie.call_function(attention.attend, [None])[0]
     tie.out.branch(outcome, "left", "stay")
     tie.out.begin("stay")
+    stepping = tie.out.load("i64", "%h", HART["stepping"].offset)
+    tie.out.branch(tie.out.op("i1", f"icmp ne i64 {stepping.text}, 0"), "step", "go")
+    tie.out.begin("step")
     tie.go("@enter", "null")
+    tie.out.begin("go")
+    tie.search()
     tie.out.begin("left")
     tie.out.terminate("ret void")
     return handler_type("@attend", tie.out.body())
@@ -211,7 +222,7 @@ def _trap(program: Program) -> str:
     tie.out.begin("look")
     tie.go("@attend", "null")
     tie.out.begin("go")
-    tie.go("@enter", "null")
+    tie.search()
     tie.out.begin("left")
     out.terminate("ret void")
     return handler_type("@trap", out.body())

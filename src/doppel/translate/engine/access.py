@@ -13,9 +13,9 @@ from doppel.isa.privileged.translation import access_fault, data_mode, translate
 from doppel.isa.words import Trap, Word
 from doppel.memory.entry import FRAME_MASK, Entry
 from doppel.translate.engine.code import code_written
-from doppel.translate.engine.views import note_superpage
+from doppel.translate.engine.views import note_filled, note_superpage, second_entry
 from doppel.translate.exits import ExitReason, Reply
-from doppel.translate.layout import TLB
+from doppel.translate.layout import SECOND_TLB, TLB
 from doppel.translate.pointers import (
     Pointer,
     compare_exchange,
@@ -24,6 +24,7 @@ from doppel.translate.pointers import (
     offset,
     raise_exit,
     read,
+    read_pointer,
     write,
     write_pointer,
 )
@@ -78,6 +79,20 @@ def data_pointer(h: Hart, address: Word, access: Word, size: Word, value: Word, 
     Outside memory it leaves for the bus if ``device`` permits, else raises an access fault.
     """
     h.tlb_misses = h.tlb_misses + 1
+    second = second_entry(h, address, h.tlb_array)
+    if (
+        read(second, SECOND_TLB.key, 8) == (address & ~0xFFF | h.tlb_array)
+        and read(second, SECOND_TLB.generation, 8) == h.generation[h.context]
+    ):
+        known = read(second, SECOND_TLB.physical, 8)
+        may_load = known & SECOND_TLB.may_load != 0
+        may_store = known & SECOND_TLB.may_store != 0
+        if may_store if access == Access.STORE else may_load:
+            bias = read_pointer(second, SECOND_TLB.bias)
+            enter(h, address, may_load, may_store, bias)
+            h.data_physical = known & ~0xFFF | address & 0xFFF
+            return offset(bias, address)
+    h.walks = h.walks + 1
     mode = data_mode(h)
     physical, entry, level = translate(h, address, access, mode)
     whole = pmp_allows(h, physical & ~0xFFF, Word(4096), access, mode)
@@ -103,7 +118,6 @@ def fill(
     """Enter a translation; loads and stores each only as far as all levels permit them already."""
     mapping = read(machine(h, "fmap"), physical >> 12 << 3, 8)
     page = physical & ~0xFFF
-    tag = address & ~0xFFF
     may_load = access == Access.LOAD or (
         entry & Pte.R != 0 and pmp_allows(h, page, Word(4096), Word(Access.LOAD), mode)
     )
@@ -113,10 +127,30 @@ def fill(
         and mapping & (Entry.WRITABLE | Entry.CODE) == Entry.WRITABLE
         and (access == Access.STORE or pmp_allows(h, page, Word(4096), Word(Access.STORE), mode))
     )
+    bias = offset(host, 0 - address)
+    enter(h, address, may_load, may_store, bias)
+    # What M sees needs no walk.
+    if h.tlb_array != 0:
+        rights = Word(0)
+        if may_load:
+            rights = rights | SECOND_TLB.may_load
+        if may_store:
+            rights = rights | SECOND_TLB.may_store
+        second = second_entry(h, address, h.tlb_array)
+        write(second, SECOND_TLB.key, 8, address & ~0xFFF | h.tlb_array)
+        write(second, SECOND_TLB.generation, 8, h.generation[h.context])
+        write_pointer(second, SECOND_TLB.bias, bias)
+        write(second, SECOND_TLB.physical, 8, page | rights)
+
+
+def enter(h: Hart, address: Word, may_load: bool, may_store: bool, bias: Pointer) -> None:
+    """Enter a page of the current array."""
+    tag = address & ~0xFFF
     slot = offset(h.tlb_view, (address >> 12 & (TLB.entries - 1)) * TLB.entry_size)
     write(slot, TLB.load_tag, 8, tag if may_load else Word(NO_TAG))
     write(slot, TLB.store_tag, 8, tag if may_store else Word(NO_TAG))
-    write_pointer(slot, TLB.bias, offset(host, 0 - address))
+    write_pointer(slot, TLB.bias, bias)
+    note_filled(h, address)
 
 
 def crosses(address: Word, size: int) -> bool:

@@ -14,7 +14,7 @@ from doppel.isa.privileged.trap import (
 from doppel.isa.words import Word, div_unsigned, rem_unsigned, signed_lt
 from doppel.translate.engine.views import flush_all, request_attention, select_views
 from doppel.translate.exits import PENDING_EXIT, ExitReason, Reply, Request
-from doppel.translate.host import SYS_FUTEX
+from doppel.translate.host import SYS_FUTEX, SYS_SCHED_YIELD
 from doppel.translate.layout import CODE_PAGE, ITLB, MAX_REGION, SAMPLES
 from doppel.translate.pointers import (
     address_of,
@@ -31,7 +31,16 @@ from doppel.translate.pointers import (
     write,
 )
 
-__all__ = ["attend", "begin_run", "end_run", "host_ticks", "instructions_retired", "post_request", "trap"]
+__all__ = [
+    "attend",
+    "begin_run",
+    "end_run",
+    "host_ticks",
+    "instructions_retired",
+    "post_request",
+    "trap",
+    "wait_for_others",
+]
 
 NEVER = (1 << 64) - 1
 # Between two looks at the budget come no more instructions than a page has halfwords, and a region.
@@ -43,6 +52,9 @@ MAXIMUM = (1 << 63) - 1
 LONGEST_WAIT_NS = 1_000_000_000
 NS_PER_TICK = 100
 AGAIN = 2
+# A hart in a loop of PAUSE leaves its host processor to other threads once in so many times round: a fair
+# price for a lock that is free again soon, and much sooner than the end of a host's time slice.
+PAUSES = 16
 
 
 def spent_now(h: Hart) -> Word:
@@ -224,6 +236,17 @@ def wait(h: Hart) -> Word:
         update_timers(h)
 
 
+def wait_for_others(h: Hart) -> None:
+    """PAUSE: what this hart waits for may be up to a hart that has no host processor at this moment."""
+    if machine(h, "hart_count") == 1 or machine(h, "clock_kind") != 0:
+        return
+    h.pauses = h.pauses + 1
+    if h.pauses & (PAUSES - 1) == 0:
+        call_native(machine(h, "syscall"), SYS_SCHED_YIELD)
+        # Others may have had milliseconds, which the slice does not count: look at the clock.
+        request_attention(h)
+
+
 def trap(h: Hart) -> Word:
     """Deliver what was raised; ``h.pc`` is the instruction's address. Returns 1 to leave for Python."""
     cause = h.pending_cause
@@ -258,11 +281,14 @@ def end_run(h: Hart) -> None:
 
 
 def post_request(h: Hart, request: Word, set_lines: Word, clear_lines: Word) -> None:
-    """From any thread: drive interrupt lines, ask something of the hart, and wake it if it waits."""
+    """From any thread: drive interrupt lines, ask something of the hart, and wake it if it waits.
+
+    A hart that waits forgets translations when it wakes up for another reason.
+    """
     fetch_or(address_of(h, "lines"), 0, set_lines)
     fetch_and(address_of(h, "lines"), 0, ~clear_lines)
     fetch_or(address_of(h, "requests"), 0, request)
     write(address_of(h, "limit"), 0, 8, MAXIMUM)
     fetch_add32(address_of(h, "wake"), 0, 1)
-    if h.waiting != 0:
+    if h.waiting != 0 and (request != Request.FLUSH or set_lines != 0):
         call_native(machine(h, "syscall"), SYS_FUTEX, address_of(h, "wake"), FUTEX_WAKE_PRIVATE, 1, 0, 0, 0)

@@ -9,7 +9,7 @@ from doppel.isa.privileged.translation import translate
 from doppel.isa.words import Trap, Word, div_unsigned
 from doppel.translate.engine.access import frame_pointer, is_memory
 from doppel.translate.engine.code import acquire, code_page, code_page_ready, release
-from doppel.translate.engine.views import note_superpage
+from doppel.translate.engine.views import note_code_filled, note_superpage
 from doppel.translate.exits import ExitReason
 from doppel.translate.layout import CODE_PAGE, ITLB, RECORD
 from doppel.translate.pointers import (
@@ -55,6 +55,7 @@ def fetch(h: Hart) -> Pointer:
     slot = offset(h.itlb_view, (pc >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
     write(slot, ITLB.tag, 8, pc & ~0xFFF)
     write_pointer(slot, ITLB.records, page)
+    note_code_filled(h, pc)
     h.pc_delta = (pc & ~0xFFF) - (pointer_bits(page) >> 3)
     return offset(page, (pc & 0xFFF) * RECORD.per_byte)
 

@@ -42,7 +42,7 @@ def module_text(triple: str, data_layout: str) -> tuple[str, TemplateKit]:
     handlers = HandlerCompiler(program)
     decoder = decoder_text(rv64gc(), handlers)
     maker = TemplateMaker(program, primitives)
-    templates = maker.templates(rv64gc())
+    templates, probes = maker.templates(rv64gc()), maker.probes()
     declarations = word_ops.DECLARATIONS + pointer_ops.DECLARATIONS + float_ops.DECLARATIONS
     ties = [
         _enter(program),
@@ -72,7 +72,7 @@ def module_text(triple: str, data_layout: str) -> tuple[str, TemplateKit]:
             '!0 = !{!"branch_weights", i32 1, i32 2000}',
         ]
     )
-    return text, TemplateKit(templates, declarations)
+    return text, TemplateKit(templates, probes, declarations)
 
 
 def _csr_dispatch(program: Program, name: str, *, writes: bool) -> Lowering:

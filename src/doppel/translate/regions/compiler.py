@@ -47,7 +47,7 @@ class RegionCompiler:
 
     def __init__(self, optimization: int = 2) -> None:
         kit = load_kit()
-        self._templates = kit.templates
+        self._templates, self._probes = kit.templates, kit.probes
         self._machine = target_machine(optimization)
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         self._builder = llvm.create_pass_builder(self._machine, options)
@@ -66,7 +66,7 @@ class RegionCompiler:
         graph = explore(request.page, request.entry, executed, self._templates, request.limit)
         if graph is None:
             return None
-        return graph, region_text(graph, self._head, every_branch=request.every_branch)
+        return graph, region_text(graph, self._head, self._probes, every_branch=request.every_branch)
 
     def compile(self, request: RegionRequest) -> Region | None:
         """The compiled region; None if the interpreter must execute what is at its entry."""

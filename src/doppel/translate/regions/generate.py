@@ -16,7 +16,8 @@ from doppel.translate.emitter import Emitter, Value
 from doppel.translate.layout import HART, RECORD
 from doppel.translate.regions.flow import Flow, analyse, reads, writes
 from doppel.translate.regions.graph import Block, Graph, Step
-from doppel.translate.regions.templates import HANDLER_HELPERS, PREFIX, placeholder
+from doppel.translate.regions.groups import Group, groups
+from doppel.translate.regions.templates import HANDLER_HELPERS, PREFIX, Template, placeholder
 
 __all__ = ["SYMBOL", "region_text"]
 
@@ -26,14 +27,14 @@ _TAIL = '!0 = !{!"branch_weights", i32 1, i32 2000}'
 _SCALE = RECORD.per_byte.bit_length() - 1
 
 
-def region_text(graph: Graph, head: str, *, every_branch: bool) -> str:
+def region_text(graph: Graph, head: str, probes: dict[str, Template], *, every_branch: bool) -> str:
     """The module of a region; ``head`` names the host and declares what templates call.
 
     ``every_branch``: look at the budget behind every branch that is taken, as the interpreter does, rather
     than once a loop. Instruction-count clocks need that: what happens between two blocks then happens
     between the same two however code is executed.
     """
-    text = _Generator(graph, every_branch).function()
+    text = _Generator(graph, probes, every_branch).function()
     return f"{head}{_HEAD} {{\n{text}\n}}\n{_TAIL}\n"
 
 
@@ -56,8 +57,9 @@ class _WayOut:
 
 
 class _Generator:
-    def __init__(self, graph: Graph, every_branch: bool) -> None:
+    def __init__(self, graph: Graph, probes: dict[str, Template], every_branch: bool) -> None:
         self.graph = graph
+        self.probes = probes
         self.flow: Flow = analyse(graph)
         self.every_branch = every_branch
         self.out = Emitter()
@@ -73,6 +75,10 @@ class _Generator:
         self.cold: list[_WayOut] = []
         #: Ways out with nothing to put into the hart, by their handler: label, record and budget of each.
         self.plain: dict[str, list[tuple[str, str, str]]] = {}
+        #: Of the block that is being written: groups by the offsets of their members, and the host address
+        #: of what their base points to.
+        self.groups: dict[int, Group] = {}
+        self.hosts: dict[Group, str] = {}
         #: What is left of the budget at the beginning of the block that is being written.
         self.budget = ""
 
@@ -176,6 +182,8 @@ class _Generator:
             out.begin(f"begin{block.start}")
         if not self.flow.guarded[block.start] and any(s.template.fp for s in block.steps):
             self.guard(block, point)
+        self.groups = {step.offset: group for group in groups(block) for step in group.steps}
+        self.hosts = {}
         for step in block.steps[:-1]:
             self.step(step, block, point)
             point = self.behind(step, block, point)
@@ -213,26 +221,58 @@ class _Generator:
     def step(self, step: Step, block: Block, point: _Point) -> str:
         """One instruction; what its template calls ``value``."""
         out, template = self.out, step.template
-        prefix = f"i{step.offset}."
-        names = {placeholder(name): self.operand(step, name) for name in template.operands}
-        names[PREFIX] = prefix
-        if template.leaves:
-            names[placeholder("leave")] = f"{prefix}leave"
-            self.cold.append(_WayOut(f"{prefix}leave", "interpret_at", step.offset, point))
-        text, result, value = template.text, template.result, template.value
-        for name, actual in names.items():
-            text = text.replace(name, actual)
-            result = result.replace(name, actual)
-            value = value.replace(name, actual)
-        out.allocas.extend(line.replace(PREFIX, prefix) for line in template.allocas)
-        if text:
-            out.lines.append(text)
+        group = self.groups.get(step.offset)
+        if group is not None and template.direct is not None:
+            if group not in self.hosts:
+                self.hosts[group] = self.probe(group, step, point)
+            template = template.direct
+            names = {"host": out.address(self.hosts[group], step.imm)}
+        else:
+            names = {}
+        names |= {name: self.operand(step, name) for name in template.operands}
+        result, value = self.place(template, f"i{step.offset}.", names, step, point)
         for register in _members(writes(step)):
             value_of = Value(result, "double" if template.double else "i64")
             self.write(register, value_of)
             if self.flow.loop[block.start] < 0:
                 out.store(value_of, value_of.type, "%h", _place(register))
         return value
+
+    def place(
+        self, template: Template, prefix: str, names: dict[str, str], step: Step, point: _Point
+    ) -> tuple[str, str]:
+        """A template's text with names and operands filled in; its result and its value."""
+        out = self.out
+        actual = {PREFIX: prefix} | {placeholder(name): text for name, text in names.items()}
+        if template.leaves:
+            actual[placeholder("leave")] = f"{prefix}leave"
+            self.cold.append(_WayOut(f"{prefix}leave", "interpret_at", step.offset, point))
+        text, result, value = template.text, template.result, template.value
+        for name, by in actual.items():
+            text = text.replace(name, by)
+            result = result.replace(name, by)
+            value = value.replace(name, by)
+        out.allocas.extend(line.replace(PREFIX, prefix) for line in template.allocas)
+        if text:
+            out.lines.append(text)
+        return result, value
+
+    def probe(self, group: Group, step: Step, point: _Point) -> str:
+        """The host address of what a group's base points to, before its first access."""
+        out = self.out
+        prefix = f"g{step.offset}."
+        base = self.read(group.base)
+        address = out.op("i64", f"add i64 {base}, {group.anchor}").text
+        _, bias = self.place(self.probes[group.probe], prefix, {"address": address}, step, point)
+        before, behind = group.anchor - group.low, group.high - group.anchor
+        if before or behind > int(group.probe.split()[1]):
+            within = out.op("i64", f"and i64 {address}, {PAGE_SIZE - 1}")
+            within = out.op("i64", f"sub i64 {within.text}, {before}")
+            crosses = out.op("i1", f"icmp ugt i64 {within.text}, {PAGE_SIZE - before - behind}")
+            onward = out.label("inpage")
+            out.branch(crosses, f"{prefix}leave", onward, unlikely=True)
+            out.begin(onward)
+        return out.address(bias, Value(base, "i64"))
 
     def operand(self, step: Step, name: str) -> str:
         """The text of an operand's value."""

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from doppel.isa import primitives
 from doppel.isa.csr import require_fp
 from doppel.isa.instruction import Instruction, InstructionSet
@@ -15,10 +17,10 @@ from doppel.isa.rv_f import DYNAMIC, box, modify_fp, rounding, unbox
 from doppel.isa.softfloat import RMM, RNE
 from doppel.translate.compiled import Compiled, parse_function
 from doppel.translate.emitter import Emitter, LoweringError, Value, constant
-from doppel.translate.layout import HART
+from doppel.translate.layout import HART, TLB
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.program import Program
-from doppel.translate.regions.memory_ops import MEMORY_OPERATIONS
+from doppel.translate.regions.memory_ops import MEMORY_OPERATIONS, bias_of
 from doppel.translate.regions.templates import HANDLER_HELPERS, PREFIX, Template, placeholder
 
 __all__ = ["TemplateMaker"]
@@ -74,9 +76,29 @@ class TemplateMaker:
     ) -> None:
         known = len(self.helpers)
         try:
-            made[name] = _InstructionLowering(self, instruction, fixed).template()
+            template = _InstructionLowering(self, instruction, fixed).template()
         except NotForRegionsError:
             del self.helpers[known:]
+            return
+        if template.access:
+            host = Value(placeholder("host"), "ptr")
+            direct = _InstructionLowering(self, instruction, {**fixed, "host": host}).template()
+            template = msgspec.structs.replace(template, direct=direct)
+        made[name] = template
+
+    def probes(self) -> dict[str, Template]:
+        """Those of :class:`TemplateKit`."""
+        return {
+            f"{kind} {size}": self._probe(size, tag)
+            for kind, tag in (("load", TLB.load_tag), ("store", TLB.store_tag))
+            for size in (1, 2, 4, 8)
+        }
+
+    def _probe(self, size: int, tag: int) -> Template:
+        low = _TextLowering(self, bias_of, parse_function(bias_of), {}, Emitter(PREFIX))
+        bias = bias_of(low, Value(placeholder("address"), "i64"), size, tag)
+        text = "\n".join(low.out.lines)
+        return Template("probe", ("address",), text, tuple(low.out.allocas), bias.text, leaves=True)
 
 
 class NotForRegionsError(Exception):
@@ -246,6 +268,7 @@ class _InstructionLowering(_TextLowering):
             "fp" in self.effects,
             "single" in self.effects,
             double,
+            next((e for e in self.effects if e.split()[0] in ("load", "store")), ""),
         )
 
     def _if(self, node: ast.If) -> None:

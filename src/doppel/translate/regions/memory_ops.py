@@ -2,6 +2,7 @@
 
 A region never takes a trap itself. Where the page cannot be had at once, the instruction is left to the
 interpreter, which executes it from the start: it may be a device, a page fault, misaligned, or decoded code.
+Where the value ``host`` is given, it is the address in the host that a load or store is known to have.
 """
 
 from __future__ import annotations
@@ -19,17 +20,11 @@ from doppel.translate.layout import TLB
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.word_ops import number
 
-__all__ = ["MEMORY_OPERATIONS"]
+__all__ = ["MEMORY_OPERATIONS", "bias_of"]
 
 
-def _host_address(
-    low: FunctionLowering,
-    address: Value,
-    size: int,
-    tag_offset: int,
-    slow: Callable[..., Any] | None = None,
-) -> str:
-    """The host address of a guest address; what the TLB gives or else the engine finds."""
+def bias_of(low: FunctionLowering, address: Value, size: int, tag_offset: int) -> Value:
+    """The host address that guest-virtual address zero has for the page of ``address``."""
     out = low.out
     slot = tlb_slot(low, address)
     tag = out.load("i64", slot, tag_offset)
@@ -47,11 +42,30 @@ def _host_address(
     (base,) = low.call_function(access.find_page, [None, address, *constants])
     out.store(base, "ptr", bias)
     out.begin(found)
-    return out.address(out.load("ptr", bias).text, address)
+    return out.load("ptr", bias)
+
+
+def _host_address(
+    low: FunctionLowering,
+    address: Value,
+    size: int,
+    tag_offset: int,
+    slow: Callable[..., Any] | None = None,
+) -> str:
+    if "host" in low.values:
+        return low.values["host"].text
+    return low.out.address(bias_of(low, address, size, tag_offset).text, address)
+
+
+def _note(low: FunctionLowering, address: ast.expr, access: str) -> None:
+    """Say what is accessed, if the address is of the form that groups are found by."""
+    if ast.unparse(address) == "rs1 + imm":
+        low.effects.add(access)
 
 
 def _load(low: FunctionLowering, args: list[ast.expr]) -> Value:
     address, size = low.out.word(low.expression(args[1])), number(low, args[2])
+    _note(low, args[1], f"load {size}")
     kind = f"i{size * 8}"
     host = _host_address(low, address, size, TLB.load_tag)
     return low.out.word(low.out.op(kind, f"load atomic {kind}, ptr {host} unordered, align {size}"))
@@ -59,6 +73,7 @@ def _load(low: FunctionLowering, args: list[ast.expr]) -> Value:
 
 def _store(low: FunctionLowering, args: list[ast.expr]) -> None:
     address, size = low.out.word(low.expression(args[1])), number(low, args[2])
+    _note(low, args[1], f"store {size}")
     value = low.out.cast(low.out.word(low.expression(args[3])), f"i{size * 8}")
     host = _host_address(low, address, size, TLB.store_tag)
     low.out.raw(f"store atomic {value.type} {value.text}, ptr {host} unordered, align {size}")

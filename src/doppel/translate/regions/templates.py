@@ -31,7 +31,9 @@ class Template(msgspec.Struct, frozen=True):
     empty) gets. ``leaves``: the text goes to ``<leave>`` where the interpreter must execute the instruction,
     nothing having happened yet. ``fp``: it stands for the instruction only while FS is Dirty and, for a
     dynamic rounding mode, frm is RNE. ``single``: it boxes or unboxes a single-precision number. Registers
-    are words, but as operands ``ds1`` to ``ds3`` doubles; the result is one if ``double``.
+    are words, but as operands ``ds1`` to ``ds3`` doubles; the result is one if ``double``. ``access``: the
+    kind and size of the load or store at rs1 + imm that it is; ``direct`` is then the same with the host address given as
+    the operand ``host``.
     """
 
     kind: str
@@ -45,12 +47,16 @@ class Template(msgspec.Struct, frozen=True):
     fp: bool = False
     single: bool = False
     double: bool = False
+    access: str = ""
+    direct: Template | None = None
 
 
 class TemplateKit(msgspec.Struct, frozen=True):
     """What regions are put together from: the templates by mnemonic, with the rounding mode behind a space
-    where there is one, and the declarations that they need.
+    where there is one, and the declarations that they need. ``probes``, by kind and size of an access, give
+    as ``value`` the host address that guest-virtual address zero has for the page of ``address``.
     """
 
     templates: dict[str, Template]
+    probes: dict[str, Template]
     declarations: str

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 
 __all__ = ["CodeArena"]
 
 _ALIGN = 64
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.mmap.restype = ctypes.c_void_p
-_LIBC.mmap.argtypes = [
-    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-]
+_LIBC.mremap.restype = ctypes.c_void_p
+_LIBC.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+_LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MREMAP_MAYMOVE = 1
 
 
 class CodeArena:
@@ -29,17 +28,19 @@ class CodeArena:
     def __init__(self, size: int) -> None:
         self.size = size
         self.used = 0
-        file = os.memfd_create("doppel-code", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(file, size)
-            self._writable = mmap.mmap(file, size)
-            address = _LIBC.mmap(None, size, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_SHARED, file, 0)
-        finally:
-            os.close(file)
+        # Shared and without a file, so that it can be mapped twice and perf looks it up in its map.
+        self._writable = mmap.mmap(-1, size)
+        anchor = ctypes.c_uint8.from_buffer(self._writable)
+        # mremap(2): an old size of zero makes a second mapping of shared memory.
+        address = _LIBC.mremap(ctypes.addressof(anchor), 0, size, _MREMAP_MAYMOVE)
+        del anchor
         if address in (None, ctypes.c_void_p(-1).value):
-            self._writable.close()
-            raise OSError(ctypes.get_errno(), "memory cannot be executed")
+            raise OSError(ctypes.get_errno(), "memory cannot be mapped twice")
         self.address = int(address)
+        if _LIBC.mprotect(self.address, size, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
+            code = ctypes.get_errno()
+            self.close()
+            raise OSError(code, "memory cannot be executed")
 
     def place(self, code: bytes) -> int | None:
         """The address at which the code can be executed; None if there is no room."""

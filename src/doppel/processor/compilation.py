@@ -38,7 +38,7 @@ __all__ = ["Compilation", "CompilationStatistics", "CompileMode"]
 CompileMode = Literal["hot", "all", "off"]
 
 # Samples that make a point hot. A slice is 20,000 instructions.
-_HOT = 4
+_HOT = 2
 # Seconds between two looks at the samples, while there are some and while there are none.
 _SHORT_PAUSE, _LONG_PAUSE = 0.002, 0.02
 # Seconds after which a point is given up that the compiler cannot cope with.
@@ -73,7 +73,6 @@ class _Page:
     epoch: int
     stores: int
     content: bytes
-    executed: bytes
 
 
 class Compilation:
@@ -88,6 +87,7 @@ class Compilation:
         self._arena = CodeArena(arena_bytes)
         self._lock = threading.RLock()
         self._counts: Counter[int] = Counter()
+        self._hot: set[int] = set()
         self._refused: set[int] = set()
         self._seen: dict[int, int] = {}
         self._pages_seen = 0
@@ -112,6 +112,7 @@ class Compilation:
             self.statistics.discarded += 1
             self._arena.clear()
             self._counts.clear()
+            self._hot.clear()
             self._refused.clear()
 
     def close(self) -> None:
@@ -221,21 +222,28 @@ class Compilation:
             found = True
             self._seen[hart.index] = count
             samples = hart.state.samples
-            if count - before >= SAMPLES:
-                self._counts.update(samples)
-            else:
-                self._counts.update([samples[index % SAMPLES] for index in range(before, count)])
+            first = max(before, count - SAMPLES)
+            self._note(Counter([samples[index % SAMPLES] for index in range(first, count)]))
         return found
+
+    def _note(self, samples: Counter[int]) -> None:
+        """Count samples; those of compiled code say nothing new."""
+        with self._lock:
+            for point, times in samples.items():
+                if point in self._refused or self._is_compiled(point):
+                    continue
+                self._counts[point] += times
+                if self._counts[point] >= _HOT:
+                    self._hot.add(point)
 
     def _hottest(self) -> int | None:
         """The guest-physical address that is worth the most, taken off the list."""
         with self._lock:
-            while self._counts:
-                point, count = max(self._counts.items(), key=lambda item: item[1])
-                if count < _HOT:
-                    return None
+            while self._hot:
+                point = max(self._hot, key=self._counts.__getitem__)
+                self._hot.remove(point)
                 del self._counts[point]
-                if point not in self._refused and not self._is_compiled(point):
+                if not self._is_compiled(point):
                     return point
         return None
 
@@ -255,19 +263,19 @@ class Compilation:
             return None
         epoch, stores = _word(address + CODE_PAGE.epoch), _word(address + CODE_PAGE.stores)
         content = ctypes.string_at(_word(address + CODE_PAGE.host), PAGE_SIZE)
-        if self.mode == "all":
-            executed = _EVERYTHING
-        else:
-            undecoded = self._processor.helper(HANDLER_HELPERS.index("decode"))
-            handlers = memoryview(ctypes.string_at(address, PAGE_SIZE * RECORD.per_byte)).cast("Q")[::2]
-            executed = bytes(handler != undecoded for handler in handlers)
-        return _Page(number, address, epoch, stores, content, executed)
+        return _Page(number, address, epoch, stores, content)
+
+    def _executed(self, page: _Page) -> bytes:
+        """A byte for every two of the page, not 0 where an instruction has been executed."""
+        undecoded = self._processor.helper(HANDLER_HELPERS.index("decode"))
+        handlers = memoryview(ctypes.string_at(page.address, PAGE_SIZE * RECORD.per_byte)).cast("Q")[::2]
+        return bytes(handler != undecoded for handler in handlers)
 
     def _request(self, page: _Page, offset: int) -> RegionRequest:
         every_branch = self._processor.counts_instructions
         if self.mode == "all":
-            return RegionRequest(page.content, offset, page.executed, _LIMIT_OF_ALL, every_branch=every_branch)
-        return RegionRequest(page.content, offset, page.executed, every_branch=every_branch)
+            return RegionRequest(page.content, offset, _EVERYTHING, _LIMIT_OF_ALL, every_branch=every_branch)
+        return RegionRequest(page.content, offset, self._executed(page), every_branch=every_branch)
 
     def _install(self, page: _Page, region: Region | None) -> bool:
         """Let harts find a region, if the page still is what it was compiled from; whether they do."""

@@ -38,13 +38,13 @@ def _rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
     yield "instructions", f"{statistics.instructions:,}", ""
     yield "  in compiled code", "-" if share is None else f"{100 * share:.1f} %", "estimated by samples"
     yield "  decoded", f"{engine.decoded:,}", ""
-    yield "regions compiled", f"{engine.regions:,}", f"mode {engine.mode}"
+    yield "regions", f"{engine.regions:,}", f"of compiled code; mode {engine.mode}"
     for name, count, remark in (
-        ("loaded", engine.loaded, "from the store on disk"),
+        ("loaded", engine.loaded, "of these, from the store on disk"),
         ("refused", engine.refused, "left to the interpreter"),
         ("outdated", engine.outdated, "the guest had changed the code meanwhile"),
         ("discarded", engine.discarded, "times that all code was given up to make room"),
-        ("guest instructions", engine.instructions, "in regions that harts got"),
+        ("guest instructions", engine.instructions, "in regions"),
         ("host bytes", engine.code_bytes, _ratio(engine.code_bytes, engine.instructions)),
     ):
         yield f"  {name}", f"{count:,}", remark

@@ -36,7 +36,7 @@ def read_kallsyms(image: bytes | memoryview) -> list[tuple[int, str, str]]:
     while at >= 0:
         try:
             return _read(data, at)
-        except (_DamagedError, struct.error, IndexError, UnicodeDecodeError):
+        except (_DamagedError, struct.error, IndexError, ValueError):
             at = data.find(_DIGITS, at + 1)
     return []
 
@@ -92,9 +92,9 @@ def _markers(data: bytes, end: int) -> tuple[list[int], int]:
 def _names(data: bytes, markers: list[int], end: int) -> tuple[int, int]:
     """The number of symbols, and where their names begin; behind them, at ``end``, are the markers."""
     most = _PER_MARKER * len(markers)
-    for start in range(end - markers[-1] - _ALIGN, max(_ALIGN, end - markers[-1] - _PER_MARKER * 257), -1):
-        if start % _ALIGN:
-            continue
+    lowest = end - markers[-1] - _PER_MARKER * (2 + _MAX_NAME)
+    highest = (end - markers[-1] - _ALIGN) // _ALIGN * _ALIGN
+    for start in range(highest, max(_ALIGN, lowest) - 1, -_ALIGN):
         (count,) = struct.unpack_from("<Q", data, start - _ALIGN)
         if not most - _PER_MARKER < count <= most:
             continue

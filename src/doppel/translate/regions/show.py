@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from doppel.isa.assembler import AssemblerError, assemble_program
+from doppel.isa.assembler import AssemblyError, assemble_program
 from doppel.isa.disassembler import disassemble
 from doppel.memory.entry import PAGE_SIZE
 from doppel.translate.regions.compiler import RegionCompiler, RegionRequest
@@ -24,11 +24,11 @@ def show(text: str, *, every_branch: bool = False) -> Iterator[tuple[str, str]]:
     """Titles and listings for a piece of guest assembly language; ``every_branch`` as for a region's IR.
 
     Raises:
-        AssemblerError: the text is not assembly language, or more than a page.
+        AssemblyError: the text is not assembly language, or more than a page.
     """
     code = assemble_program(text, 0).code
     if len(code) > PAGE_SIZE:
-        raise AssemblerError(f"{len(code)} bytes are more than a page")
+        raise AssemblyError(f"{len(code)} bytes are more than a page")
     yield "guest instructions", "\n".join(_instructions(code))
     executed = (b"\1" * (len(code) // 2)).ljust(PAGE_SIZE // 2, b"\0")
     request = RegionRequest(code.ljust(PAGE_SIZE, b"\0"), 0, executed, every_branch=every_branch)
@@ -36,9 +36,10 @@ def show(text: str, *, every_branch: bool = False) -> Iterator[tuple[str, str]]:
     if stages is None:
         yield "region", "none: the interpreter executes the first instruction"
         return
-    yield "LLVM IR", _functions(stages.text)
-    yield "LLVM IR, optimized", _functions(stages.optimized)
-    yield "host instructions", _without_directives(stages.assembly)
+    text, optimized, assembly = stages
+    yield "LLVM IR", _function(text)
+    yield "LLVM IR, optimized", _function(optimized)
+    yield "host instructions", "\n".join(_code(assembly))
 
 
 def _instructions(code: bytes) -> Iterator[str]:
@@ -51,21 +52,19 @@ def _instructions(code: bytes) -> Iterator[str]:
         offset += length
 
 
-def _functions(text: str) -> str:
+def _function(text: str) -> str:
     """What is between a function's first line and its last."""
     lines = text.splitlines()
     first = next(n for n, line in enumerate(lines) if line.startswith("define"))
     return "\n".join(lines[first : lines.index("}", first) + 1])
 
 
-def _without_directives(text: str) -> str:
-    """Instructions and labels; constants and what else the assembler is told are left out."""
-    kept = [line.partition("#")[0].rstrip() for line in text.splitlines()]
-    return "\n".join(line for line in kept if line.strip() and not line.lstrip().startswith((".", "#")) or _is_label(line))
-
-
-def _is_label(line: str) -> bool:
-    return line.startswith(".LBB")
+def _code(text: str) -> Iterator[str]:
+    """Instructions and labels, without comments and what else the assembler is told."""
+    for line in text.splitlines():
+        line = line.partition("#")[0].rstrip()
+        if line and (line.startswith(".LBB") or not line.lstrip().startswith(".")):
+            yield line
 
 
 def main() -> int:
@@ -78,7 +77,7 @@ def main() -> int:
         text = Path(arguments.file).read_text("utf-8") if arguments.file else sys.stdin.read()
         for title, listing in show(text, every_branch=arguments.icount):
             print(f"== {title}\n{listing}\n")
-    except (AssemblerError, OSError, UnicodeDecodeError) as error:
+    except (AssemblyError, OSError, UnicodeDecodeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     return 0

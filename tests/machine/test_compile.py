@@ -64,6 +64,23 @@ def test_all_compiles_before_the_first_execution() -> None:
     assert engine.compiled_share is None or engine.compiled_share > 0.9
 
 
+def test_a_page_of_code_and_data_does_not_keep_the_compiler_busy() -> None:
+    guest = f"""
+        li t0, 100000
+        la t1, data
+    1:  sd t0, 0(t1)
+        addi t0, t0, -1
+        bnez t0, 1b
+        {POWEROFF}
+        .balign 8
+    data: .dword 0
+    """
+    with bare(guest, compile="all", clock="icount") as machine:
+        assert machine.run(PATIENCE).kind == "poweroff"
+        assert machine.statistics.instructions >= 300_000
+        assert machine.statistics.engine.regions < 1000
+
+
 def test_hot_code_is_compiled_while_the_guest_runs() -> None:
     with bare(FOREVER) as machine:
         machine.start()

@@ -48,6 +48,8 @@ _SHORT_PAUSE, _LONG_PAUSE = 0.002, 0.02
 _PATIENCE = 20.0
 # Instructions of a region on a machine that compiles everything: little that is never executed.
 _LIMIT_OF_ALL = 40
+# How often it compiles one place: a page that is both code and data that changes is given up again and again.
+_TIMES_OF_ALL = 64
 _EVERYTHING = b"\1" * (PAGE_SIZE // 2)
 
 
@@ -92,6 +94,8 @@ class Compilation:
         self._lock = threading.RLock()
         self._counts: Counter[int] = Counter()
         self._refused: set[int] = set()
+        # In the mode "all": how often the places of the guest have been compiled.
+        self._times: Counter[int] = Counter()
         self._seen: dict[int, int] = {}
         self._pages_seen = 0
         self._store = CodeStore(_store_path(), _version(every_branch=processor.counts_instructions))
@@ -163,11 +167,12 @@ class Compilation:
     def compile_now(self, address: int) -> None:
         """Compile what is at a guest-physical address, as far as it can be compiled."""
         page = self._page(address // PAGE_SIZE)
-        if page is None:
+        if page is None or self._times[address] == _TIMES_OF_ALL:
             return
         began = time.thread_time()
         region = shared_compiler().compile(self._request(page, address % PAGE_SIZE))
         with self._lock:
+            self._times[address] += 1
             self._seconds += time.thread_time() - began
             self.statistics.refused += region is None
         self._install(page, region)

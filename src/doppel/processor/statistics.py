@@ -18,9 +18,9 @@ class EngineStatistics:
     code. None where there were no such points.
 
     ``regions``: pieces of compiled code that harts got, with ``instructions`` of the guest and ``code_bytes``
-    of host code in them; ``loaded`` of them were found in the store on disk, the others compiled. ``refused``
-    are those that the compiler left to the interpreter, ``outdated`` those that came too late because the guest
-    had changed the code. ``discarded``: how often all code was given up to make room.
+    of host code in them; ``loaded`` of them were found in the store on disk, the others compiled.
+    ``refused``: those that the compiler left to the interpreter. ``outdated``: those that came too late
+    because the guest had changed the code. ``discarded``: how often all code was given up to make room.
 
     ``compiler_seconds``: processor time that compiling took, in processes of its own except in the mode
     ``all``. Machines share these processes: what another machine had compiled meanwhile is counted too.

@@ -31,7 +31,6 @@ def test_no_mapping_is_writable_and_executable() -> None:
     rights = sorted(line.split()[1] for line in new if "/dev/zero" in line)
     assert rights == ["r-xs", "rw-s"]
     arena.close()
-    arena.close()
     left = [line for line in Path("/proc/self/maps").read_text().splitlines() if line not in before]
     assert not any("/dev/zero" in line for line in left)
 

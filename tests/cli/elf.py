@@ -28,17 +28,19 @@ def executable(
     bits: int = 64,
     memory_size: int | None = None,
     symbols: Mapping[str, int] | None = None,
+    symbol_type: int = 0,
 ) -> bytes:
     """An executable of one segment at ``address``, linked for ``virtual``, with all labels as symbols.
 
-    The first instruction is the entry. All symbols have size 0, as some tools write it.
+    The first instruction is the entry. All symbols have size 0, as some tools write it; with
+    ``symbol_type`` 2 they are functions.
     """
     program = assemble_program(text, address if virtual is None else virtual)
     names = {**program.symbols, **(symbols or {})}
     strings = bytearray(b"\0")
     table = bytearray(SYMBOL.size)
     for name, value in names.items():
-        table += SYMBOL.pack(len(strings), 1 << 4, 0, 0xFFF1, value, 0)
+        table += SYMBOL.pack(len(strings), 1 << 4 | symbol_type, 0, 0xFFF1, value, 0)
         strings += name.encode() + b"\0"
     section_names = b"\0.symtab\0.strtab\0.shstrtab\0"
     code_at = HEADER.size + PROGRAM.size

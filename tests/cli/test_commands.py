@@ -177,9 +177,9 @@ def test_the_share_is_never_rounded_up(exits: int) -> None:
 
 def test_details() -> None:
     statistics = Statistics(1, 1.0, {}, {"plic": 1, "uart": 20, "rtc": 0})
-    assert [line.split() for line in detail_lines(statistics)] == [
-        ["20", "accesses", "to", "uart"],
-        ["1", "accesses", "to", "plic"],
+    assert [line.split() for line in detail_lines(statistics)][-2:] == [
+        ["accesses", "to", "uart", "20"],
+        ["accesses", "to", "plic", "1"],
     ]
 
 

@@ -12,6 +12,7 @@ from doppel.conformance.report import markdown_report, summary
 from doppel.conformance.runner import Result, Verdict, run_test
 from doppel.conformance.suite import find_tests, missing_extension, run_suite
 from doppel.errors import DoppelError
+from doppel.processor.compilation import MODES, CompileMode
 
 from .elf import EM_X86_64, RAM, executable
 from .support import doppel_run
@@ -57,6 +58,25 @@ def test_verdicts(tmp_path: Path, text: str, verdict: Verdict, detail: str) -> N
     result = run(tmp_path, text)
     assert result.verdict is verdict
     assert detail in result.detail
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("text", "verdict"), [(PASS, Verdict.PASSED), (FAIL, Verdict.FAILED)])
+def test_compiling_changes_no_verdict(tmp_path: Path, mode: CompileMode, text: str, verdict: Verdict) -> None:
+    path = tmp_path / "rv64ui-p-made"
+    path.write_bytes(executable("li t1, 100000; 9: addi t1, t1, -1; bnez t1, 9b\n" + text))
+    interpreted, result = run_test(path, LIMIT, "off"), run_test(path, LIMIT, mode)
+    assert result == interpreted
+    assert result.verdict is verdict
+
+
+def test_the_command_takes_the_mode(tmp_path: Path) -> None:
+    (tmp_path / "rv64ui-p-made").write_bytes(executable(PASS))
+    for mode in MODES:
+        assert doppel_run("conformance", tmp_path, "--compile", mode).stdout == "1 passed\n"
+    wrong = doppel_run("conformance", tmp_path, "--compile", "cold")
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 1
 
 
 def test_a_test_that_takes_long_before_it_passes(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from doppel.errors import DoppelError
 
-__all__ = ["complain", "flush_output", "main"]
+__all__ = ["complain", "flush_output", "main", "show"]
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -57,6 +57,12 @@ def complain(message: str) -> None:
     # A process may be started without stderr, or without stdout: then Python has None there.
     if sys.stderr is not None:
         print(f"doppel: {' '.join(message.split())}", file=sys.stderr)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Put lines on stderr as they are."""
+    if sys.stderr is not None:
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def flush_output() -> None:

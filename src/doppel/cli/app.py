@@ -34,6 +34,8 @@ Mirror = Annotated[str, Parameter(group=DOWNLOADS)]
 Debs = Annotated[tuple[Path, ...], Parameter(group=DOWNLOADS, consume_multiple=True)]
 Keyring = Annotated[Path | None, Parameter(group=DOWNLOADS)]
 Refresh = Annotated[bool, Parameter(group=DOWNLOADS)]
+# As doppel.processor.compilation.CompileMode, which takes a moment to import.
+Compile = Literal["hot", "all", "off"]
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -87,9 +89,12 @@ def run(
     net: Annotated[tuple[str, ...], Parameter(group=DEVICES)] = (),
     share: Annotated[tuple[str, ...], Parameter(group=DEVICES)] = (),
     clock: Annotated[Literal["host", "icount"], Parameter(group=DEVICES)] = "host",
+    compile: Annotated[Compile, Parameter(group=DEVICES)] = "hot",
     command: Annotated[str | None, Parameter(group=SESSION)] = None,
     timeout: Annotated[float | None, Parameter(group=SESSION)] = None,
     stats: Annotated[bool, Parameter(group=SESSION)] = False,
+    perf_map: Annotated[bool, Parameter(group=SESSION)] = False,
+    symbols: Annotated[Path | None, Parameter(group=SESSION)] = None,
     mirror: Mirror = "",
     deb: Debs = (),
     keyring: Keyring = None,
@@ -129,12 +134,20 @@ def run(
     clock:
         host (the default): time passes as on this host; icount: as instructions are executed, which makes
         runs repeatable.
+    compile:
+        hot (the default): compile what the guest executes often; all: everything, before it is executed for
+        the first time; off: nothing.
     command:
         Run this in the guest instead of a shell, and exit with its status.
     timeout:
         Seconds after which to end the machine, with status 124.
     stats:
         Show more statistics at the end than the one line.
+    perf_map:
+        Write /tmp/perf-PID.map, so that Linux's perf shows the guest's functions.
+    symbols:
+        Names of the kernel's functions, for --perf-map and the monitor prompt: an ELF file or a System.map.
+        By default those that the kernel has in itself.
     mirror:
         Address of the Debian mirror to download from; by default that of this host's own apt.
     deb:
@@ -157,6 +170,7 @@ def run(
                 append=append,
                 firmware=firmware,
                 command=command,
+                symbols=symbols,
                 source=package_source(mirror, deb, keyring, refresh),
             ),
             memory=memory,
@@ -165,8 +179,10 @@ def run(
             networks=net,
             shares=share,
             clock=clock,
+            compile=compile,
             timeout=timeout,
             stats=stats,
+            perf_map=perf_map,
         )
     )
 
@@ -244,6 +260,7 @@ def conformance(
     /,
     *,
     jobs: int = 0,
+    compile: Compile = "hot",
     write: Path | None = None,
 ) -> int:
     """Run a folder of ELF test programs such as riscv-tests; status 1 if one fails.
@@ -254,9 +271,12 @@ def conformance(
         The folder. Files in it that are no ELF files are left out.
     jobs:
         How many to run at a time; 0: one for each of this host's processors.
+    compile:
+        hot (the default): compile what a program executes often; all: everything, before it is executed for
+        the first time; off: nothing.
     write:
         File for the results as Markdown tables.
     """
     from doppel.cli import conformance as implementation
 
-    return implementation.conformance(folder, jobs, write)
+    return implementation.conformance(folder, jobs, compile, write)

@@ -15,6 +15,7 @@ from doppel.guests.catalog import GUESTS, GuestFiles
 from doppel.guests.debian import Source
 from doppel.guests.initramfs import run_argument
 from doppel.guests.kernel import Kernel, load_kernel
+from doppel.guests.symbols import SymbolFile, read_symbols
 
 __all__ = ["NO_FIRMWARE", "Guest", "GuestOptions", "choose_guest"]
 
@@ -37,6 +38,7 @@ class GuestOptions:
     firmware: str
     command: str | None
     source: Source
+    symbols: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Guest:
     initrd: Path | None
     firmware: Path | str | None
     append: str
+    symbol_file: SymbolFile | None = None
 
 
 def choose_guest(options: GuestOptions) -> Guest:
@@ -60,6 +63,7 @@ def choose_guest(options: GuestOptions) -> Guest:
         DoppelError: there is no such guest, or it cannot be had.
     """
     name, path = options.guest, options.kernel
+    symbol_file = read_symbols(options.symbols) if options.symbols is not None else None
     if options.initrd is not None and not options.initrd.is_file():
         raise DoppelError(f"there is no initrd {options.initrd}", "check the path")
     if name and name not in GUESTS:
@@ -90,11 +94,12 @@ def choose_guest(options: GuestOptions) -> Guest:
     words = [files.append, *(_orders(options.command) if own_init else ()), options.append]
     return Guest(
         path if path.is_file() else kernel,
-        kernel.symbols,
+        kernel.symbols | (symbol_file.values if symbol_file is not None else {}),
         options.initrd or files.initrd,
         _choose_firmware(options, kernel),
         # What the user wants comes last, because Linux takes the last word on most things.
         " ".join(filter(None, words)),
+        symbol_file,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from queue import Queue
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from doppel.cli import complain, flush_output
+from doppel.cli import complain, flush_output, show
 from doppel.cli.guest import GuestOptions, choose_guest
 from doppel.cli.options import parse_disk, parse_network, parse_share, parse_size
 from doppel.cli.progress import announced_engine
@@ -46,8 +46,10 @@ class RunOptions:
     networks: tuple[str, ...]
     shares: tuple[str, ...]
     clock: Literal["host", "icount"]
+    compile: Literal["hot", "all", "off"]
     timeout: float | None
     stats: bool
+    perf_map: bool
 
 
 def run(options: RunOptions) -> int:
@@ -98,9 +100,11 @@ def _run(options: RunOptions) -> int:
                 disks=disks,
                 networks=networks,
                 shares=[(share.tag, share.path, share.readonly) for share in shares],
+                compile=options.compile,
+                perf_map=options.perf_map,
             )
         with machine:
-            machine.boot(guest.kernel, guest.initrd, guest.append)
+            machine.boot(guest.kernel, guest.initrd, guest.append, guest.symbol_file)
             session = ConsoleSession(machine, console, terminal, events, guest.symbols)
             try:
                 return _interact(session, machine, terminal, options)
@@ -142,6 +146,5 @@ def _interact(session: ConsoleSession, machine: Machine, terminal: RawMode, opti
             complain(message)
         complain(summary_line(machine.statistics))
         if options.stats:
-            for line in detail_lines(machine.statistics):
-                complain(line)
+            show(detail_lines(machine.statistics))
     return status

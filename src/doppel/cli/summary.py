@@ -25,9 +25,58 @@ def summary_line(statistics: Statistics) -> str:
 
 
 def detail_lines(statistics: Statistics) -> Iterator[str]:
-    """Device accesses, a line for each device that had any."""
+    """A table of everything that is counted: what, how much, and a remark."""
+    rows = list(_rows(statistics))
+    names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for name, value, remark in rows:
+        yield f"{name:<{names}}  {value:>{values}}  {remark}".rstrip()
+
+
+def _rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
+    engine = statistics.engine
+    share = engine.compiled_share
+    yield "instructions", f"{statistics.instructions:,}", ""
+    yield "  in compiled code", "-" if share is None else f"{100 * share:.1f} %", "estimated by samples"
+    yield "  decoded", f"{engine.decoded:,}", ""
+    yield "regions", f"{engine.regions:,}", f"of compiled code; mode {engine.mode}"
+    for name, count, remark in (
+        ("loaded", engine.loaded, "of these, from the store on disk"),
+        ("refused", engine.refused, "left to the interpreter"),
+        ("outdated", engine.outdated, "the guest had changed the code meanwhile"),
+        ("discarded", engine.discarded, "times that all code was given up to make room"),
+        ("guest instructions", engine.instructions, "in regions"),
+        ("host bytes", engine.code_bytes, _ratio(engine.code_bytes, engine.instructions)),
+    ):
+        yield f"  {name}", f"{count:,}", remark
+    yield "compiler", f"{engine.compiler_seconds:.2f} s", "processor time"
+    yield "TLB misses", f"{engine.tlb_misses:,}", _one_in(statistics.instructions, engine.tlb_misses)
+    yield "  of instructions", f"{engine.itlb_misses:,}", _one_in(statistics.instructions, engine.itlb_misses)
+    yield "interrupts", f"{engine.interrupts:,}", ""
+    yield "exits", f"{sum(statistics.exits.values()):,}", "to the monitor"
+    for name, count in _largest_first(statistics.exits):
+        yield f"  {name}", f"{count:,}", ""
+    yield "memory of the engine", _memory(engine.memory_bytes), ""
+    for name, size, remark in (
+        ("decoded pages", engine.decoded_bytes, ""),
+        ("compiled code", engine.arena_bytes, ""),
+        ("harts", engine.hart_bytes, "with their TLBs"),
+        ("compiler processes", engine.worker_bytes, "resident, libraries included"),
+    ):
+        yield f"  {name}", _memory(size), remark
     for name, count in _largest_first(statistics.accesses):
-        yield f"{count:>12} accesses to {name}"
+        yield f"accesses to {name}", f"{count:,}", ""
+
+
+def _ratio(size: int, instructions: int) -> str:
+    return f"{size / instructions:.0f} for each of these" if instructions else ""
+
+
+def _one_in(instructions: int, count: int) -> str:
+    return f"one in {instructions // count:,} instructions" if count else ""
+
+
+def _memory(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{size / (1 << 10):.1f} KiB"
 
 
 def _largest_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -12,10 +12,11 @@ from doppel.memory.fmap import FMap
 from doppel.memory.frames import FramePool
 from doppel.memory.pager import ZeroPager
 from doppel.memory.view import GuestAddressError, GuestMemory
+from doppel.processor.compilation import CompileMode
 from doppel.processor.exits import ExitReason
 from doppel.processor.processor import Hart, Processor
 
-__all__ = ["Result", "Verdict", "run_program", "run_test"]
+__all__ = ["CompileMode", "Result", "Verdict", "run_program", "run_test"]
 
 MEMORY_BASE = 0x8000_0000
 MEMORY_SIZE = 64 << 20
@@ -47,25 +48,27 @@ class Result:
     instructions: int = 0
 
 
-def run_test(path: Path, limit: int = INSTRUCTION_LIMIT) -> Result:
-    """Run a test file, for at most about ``limit`` instructions."""
+def run_test(path: Path, limit: int = INSTRUCTION_LIMIT, compile: CompileMode = "hot") -> Result:
+    """Run a test file, for at most about ``limit`` instructions; ``compile`` as for a Processor."""
     try:
         program = load_program(path)
     except NotATestError as error:
         return Result(path.name, Verdict.NOT_A_TEST, str(error))
     except OSError as error:
         return Result(path.name, Verdict.NOT_A_TEST, f"cannot be read ({error.strerror or error})")
-    return run_program(path.name, program, limit)
+    return run_program(path.name, program, limit, compile)
 
 
-def run_program(name: str, program: TestProgram, limit: int = INSTRUCTION_LIMIT) -> Result:
+def run_program(
+    name: str, program: TestProgram, limit: int = INSTRUCTION_LIMIT, compile: CompileMode = "hot"
+) -> Result:
     """Run a program that has been read."""
     pool = FramePool(MEMORY_SIZE)
     fmap = FMap((MEMORY_BASE + MEMORY_SIZE) >> PAGE_SHIFT)
     fmap.add_memory(MEMORY_BASE >> PAGE_SHIFT, MEMORY_SIZE >> PAGE_SHIFT)
     pager = ZeroPager(fmap, pool)
     # Time by instruction count makes a run repeatable, and a wait for nothing ends with an exit.
-    processor = Processor(fmap, pool, clock="icount", code_bytes=CODE_BYTES)
+    processor = Processor(fmap, pool, clock="icount", code_bytes=CODE_BYTES, compile=compile)
     memory = GuestMemory(fmap, pool, pager, processor.code_written)
     try:
         for address, data in program.segments:

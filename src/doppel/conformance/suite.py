@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from doppel.conformance.runner import INSTRUCTION_LIMIT, Result, Verdict, run_test
+from doppel.conformance.runner import INSTRUCTION_LIMIT, CompileMode, Result, Verdict, run_test
 from doppel.errors import DoppelError
 from doppel.isa.extensions import isa_names
 
@@ -79,19 +79,20 @@ def run_suite(
     *,
     jobs: int = 0,
     limit: int = INSTRUCTION_LIMIT,
+    compile: CompileMode = "hot",
     done: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Run test files; the results in the order of names.
 
-    ``jobs`` are run at a time, 0 means one for each of the host's processors. ``done`` is called, in the
-    caller's thread, with each result as it comes.
+    ``jobs`` are run at a time, 0 means one for each of the host's processors. ``compile`` is as for a
+    Processor. ``done`` is called, in the caller's thread, with each result as it comes.
     """
 
     def run(path: Path) -> Result:
         missing = missing_extension(path.name)
         if missing:
             return Result(path.name, Verdict.NOT_APPLICABLE, f"needs {missing}")
-        return run_test(path, limit)
+        return run_test(path, limit, compile)
 
     results = []
     for result in _parallel(run, list(files), jobs or os.cpu_count() or 1):

@@ -3,6 +3,6 @@
 from doppel.machine.lifecycle import Outcome
 from doppel.machine.machine import BARE, Machine
 from doppel.machine.shell import ShellResult
-from doppel.machine.statistics import Statistics
+from doppel.machine.statistics import EngineStatistics, Statistics
 
-__all__ = ["BARE", "Machine", "Outcome", "ShellResult", "Statistics"]
+__all__ = ["BARE", "EngineStatistics", "Machine", "Outcome", "ShellResult", "Statistics"]

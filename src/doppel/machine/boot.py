@@ -126,13 +126,15 @@ class Layout:
     """A guest with addresses for everything, known to fit into memory.
 
     ``entry`` is the first instruction, ``tree`` the device tree, ``information`` what tells fw_dynamic
-    about the kernel. ``pieces`` are addresses and what belongs there.
+    about the kernel. ``pieces`` are addresses and what belongs there. ``kernel_at`` is where the kernel was
+    put, if it has no address of its own.
     """
 
     entry: int
     tree: int
     information: int
     pieces: tuple[tuple[int, bytes | memoryview], ...]
+    kernel_at: int = 0
 
     def load(self, memory: GuestMemory) -> None:
         """Put everything into memory that is all zeroes."""
@@ -212,7 +214,8 @@ class Images:
         pieces.append((tree_at, tree(Chosen(self.append, initrd, rng_seed))))
         pieces.append((information_at, self._information()))
         entry = executables[0].entry_at(self._place(executables[0]))
-        return Layout(entry, tree_at, information_at, tuple(pieces))
+        kernel_at = self._place(self.kernel) if self.kernel is not None else 0
+        return Layout(entry, tree_at, information_at, tuple(pieces), kernel_at)
 
     def _information(self) -> bytes:
         """Tells fw_dynamic where the next stage is; other firmware does not look at it."""

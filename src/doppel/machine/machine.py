@@ -24,6 +24,7 @@ from doppel.devices.virtio.rng import VirtioRng
 from doppel.errors import DoppelError
 from doppel.guests.files import read_file
 from doppel.guests.kernel import Kernel, load_kernel
+from doppel.guests.symbols import SymbolFile, kernel_symbols, read_symbols
 from doppel.machine.board import RAM_BASE, Board
 from doppel.machine.boot import Images, Interface, Layout, enter_machine, enter_supervisor, load_firmware
 from doppel.machine.clock import DEFAULT_EPOCH_NS, HostClock, InstructionAlarm, InstructionClock
@@ -40,7 +41,9 @@ from doppel.machine.shell import Shell, ShellResult
 from doppel.machine.statistics import Statistics
 from doppel.machine.turns import Turns
 from doppel.memory.view import GuestMemory
+from doppel.processor.compilation import CompileMode
 from doppel.processor.exits import Exit, ExitReason
+from doppel.processor.perfmap import shared_perf_map
 from doppel.processor.processor import Hart, Processor
 
 __all__ = ["BARE", "Machine"]
@@ -71,6 +74,11 @@ class Machine:
     make a virtio console. With ``reboot`` false, a guest that resets the machine ends it. The machine
     closes the backends that it is given.
 
+    ``compile``: ``"hot"`` compiles in the background what the guest executes often, ``"all"`` everything
+    before it is executed for the first time (slow to begin with; for tests), ``"off"`` nothing. What the
+    guest does is the same. ``perf_map`` writes /tmp/perf-PID.map, from which Linux's perf takes the names of
+    compiled code and of the engine's own; it stays there when the machine ends.
+
     Raises:
         DoppelError: there cannot be such a machine.
     """
@@ -90,6 +98,8 @@ class Machine:
         entropy: Entropy | None = None,
         epoch_ns: int = DEFAULT_EPOCH_NS,
         reboot: bool = True,
+        compile: CompileMode = "hot",
+        perf_map: bool = False,
     ) -> None:
         self._interface = Interface.of(firmware)
         self._firmware = (
@@ -113,6 +123,8 @@ class Machine:
             clock=clock,
             instructions_per_tick=INSTRUCTIONS_PER_TICK,
             supervisor_calls=self._interface is Interface.IMPURE,
+            compile=compile,
+            perf_map=shared_perf_map() if perf_map else None,
         )
         self.memory = GuestMemory(self.ram.fmap, self.ram.pool, self.ram.pager, self._processor.code_written)
         """Guest-physical memory: read, write, and segments as buffers."""
@@ -196,23 +208,30 @@ class Machine:
         kernel: Kernel | Path | str | None,
         initrd: bytes | Path | str | None = None,
         append: str = "",
+        symbols: SymbolFile | Path | str | None = None,
     ) -> None:
         """Load a guest, to be started. A running machine is stopped first.
 
         A kernel may be left out if there is firmware, which then finds one by itself. Files are read again
-        when the machine is reset.
+        when the machine is reset. ``symbols`` is an ELF file or a System.map with the names of the kernel's
+        functions for ``perf_map``; without it they come from the kernel itself, if it has them.
 
         Raises:
             DoppelError: a file is not there, is not what it should be, or does not fit.
         """
         self._check_open()
+        if isinstance(symbols, (str, Path)):
+            symbols = read_symbols(Path(symbols))
+
+        def load() -> Kernel | None:
+            return load_kernel(Path(kernel)) if isinstance(kernel, (str, Path)) else kernel
 
         def arrange() -> Layout:
             images = Images(
                 self._interface,
                 RAM_BASE,
                 self.ram.size,
-                load_kernel(Path(kernel)) if isinstance(kernel, (str, Path)) else kernel,
+                load(),
                 self._firmware,
                 read_file(Path(initrd), "initrd") if isinstance(initrd, (str, Path)) else initrd or b"",
                 append,
@@ -220,6 +239,9 @@ class Machine:
             return images.arrange(self._tree, self._entropy(_SEED_BYTES))
 
         layout = arrange()
+        if self._processor.perf_map is not None and (image := load()) is not None:
+            named = symbols or kernel_symbols(image)
+            self._processor.code_names = named.located(image, layout.kernel_at) if named else None
         if self._life.running:
             self._life.stop()
         self._layout, self._arrange = layout, arrange
@@ -387,6 +409,7 @@ class Machine:
                 for region in self.board.bus
                 if region.reads + region.writes
             },
+            engine=self._processor.statistics,
         )
 
     def _check_booted(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Statistics"]
+from doppel.processor.statistics import EngineStatistics
+
+__all__ = ["EngineStatistics", "Statistics"]
 
 
 @dataclass(frozen=True)
@@ -13,13 +15,15 @@ class Statistics:
     """Counted since the machine was made.
 
     ``seconds`` is the time it was running, ``exits`` counts by reason how often native code handed over
-    to the monitor, ``accesses`` by device how often its registers were read or written.
+    to the monitor, ``accesses`` by device how often its registers were read or written. ``engine`` has what
+    native code counted, what was compiled, and how much memory that takes.
     """
 
     instructions: int
     seconds: float
     exits: Mapping[str, int] = field(default_factory=dict)
     accesses: Mapping[str, int] = field(default_factory=dict)
+    engine: EngineStatistics = field(default_factory=lambda: EngineStatistics("off"))
 
     @property
     def mips(self) -> float:

@@ -15,12 +15,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from doppel.cache import Cache
 from doppel.errors import DoppelError
 from doppel.memory.entry import PAGE_SIZE
 from doppel.processor.arena import CodeArena
+from doppel.processor.coverage import Coverage
+from doppel.processor.perfmap import guest_name
 from doppel.translate.build import object_key
 from doppel.translate.exits import Request
 from doppel.translate.layout import CODE_PAGE, RECORD, SAMPLES
@@ -28,14 +30,15 @@ from doppel.translate.regions.compiler import Region, RegionRequest, shared_comp
 from doppel.translate.regions.store import CODE_FILE, CodeStore
 from doppel.translate.regions.stored import CHUNK_BYTES, StoredRegion, chunk_hashes
 from doppel.translate.regions.templates import HANDLER_HELPERS
-from doppel.translate.regions.workers import Worker, WorkerDiedError, shared_workers
+from doppel.translate.regions.workers import Usage, Worker, WorkerDiedError, shared_workers
 
 if TYPE_CHECKING:
     from doppel.processor.processor import Processor
 
-__all__ = ["Compilation", "CompilationStatistics", "CompileMode"]
+__all__ = ["MODES", "Compilation", "CompilationStatistics", "CompileMode"]
 
 CompileMode = Literal["hot", "all", "off"]
+MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 
 # Samples that make a point hot. A slice is 20,000 instructions.
 _HOT = 2
@@ -45,6 +48,8 @@ _SHORT_PAUSE, _LONG_PAUSE = 0.002, 0.02
 _PATIENCE = 20.0
 # Instructions of a region on a machine that compiles everything: little that is never executed.
 _LIMIT_OF_ALL = 40
+# How often it compiles one place: a page that is both code and data that changes is given up again and again.
+_TIMES_OF_ALL = 64
 _EVERYTHING = b"\1" * (PAGE_SIZE // 2)
 
 
@@ -89,12 +94,19 @@ class Compilation:
         self._counts: Counter[int] = Counter()
         self._hot: set[int] = set()
         self._refused: set[int] = set()
+        # In the mode "all": how often the places of the guest have been compiled.
+        self._times: Counter[int] = Counter()
         self._seen: dict[int, int] = {}
         self._pages_seen = 0
         self._store = CodeStore(_store_path(), _version(every_branch=processor.counts_instructions))
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._generation = 0
+        self._coverage = Coverage()
+        # Processor time of this process, in the mode "all"; and of the workers before this machine had them.
+        self._seconds = self._seconds_before = 0.0
+        self._final_usage: Usage | None = None
+        self._most_used = 0
 
     # --- life ---
 
@@ -102,6 +114,7 @@ class Compilation:
         """Begin to watch; once is enough."""
         if self.mode == "hot" and self._thread is None:
             shared_workers.open()
+            self._seconds_before = shared_workers.usage().seconds
             self._thread = threading.Thread(target=self._manage, name="compilation", daemon=True)
             self._thread.start()
 
@@ -110,6 +123,8 @@ class Compilation:
         with self._lock:
             self._generation += 1
             self.statistics.discarded += 1
+            self._most_used = self.arena_bytes
+            self._coverage.forget()
             self._arena.clear()
             self._counts.clear()
             self._hot.clear()
@@ -124,13 +139,44 @@ class Compilation:
             self._store.close()
         self._arena.close()
 
+    # --- what it came to ---
+
+    @property
+    def compiled_share(self) -> float | None:
+        """The share of the samples so far that fell on compiled code; None without samples."""
+        if self.mode == "all":
+            with self._lock:
+                self._take_samples()
+        return self._coverage.share
+
+    def usage(self) -> Usage:
+        """Processor time that compiling took, and memory of the processes that compile."""
+        if self._final_usage is not None:
+            return self._final_usage
+        if self._thread is None:
+            return Usage(self._seconds)
+        usage = shared_workers.usage()
+        return Usage(usage.seconds - self._seconds_before, usage.resident)
+
+    @property
+    def arena_bytes(self) -> int:
+        """The most of the memory for compiled code that was in use."""
+        return max(self._most_used, self._arena.used)
+
     # --- at once ---
 
     def compile_now(self, address: int) -> None:
         """Compile what is at a guest-physical address, as far as it can be compiled."""
         page = self._page(address // PAGE_SIZE)
-        if page is not None:
-            self._install(page, shared_compiler().compile(self._request(page, address % PAGE_SIZE)))
+        if page is None or self._times[address] == _TIMES_OF_ALL:
+            return
+        began = time.thread_time()
+        region = shared_compiler().compile(self._request(page, address % PAGE_SIZE))
+        with self._lock:
+            self._times[address] += 1
+            self._seconds += time.thread_time() - began
+            self.statistics.refused += region is None
+        self._install(page, region)
 
     # --- in the background ---
 
@@ -176,6 +222,7 @@ class Compilation:
                 shared_workers.give_back(worker, usable=False)
                 worker = None
                 self._refused.add(point)
+        self._final_usage = self.usage()
         if worker is not None:
             shared_workers.give_back(worker, usable=False)
 
@@ -213,7 +260,11 @@ class Compilation:
 
     def _gather(self) -> bool:
         """Take note of new samples and new pages of all harts; whether there were any."""
-        found = self._load()
+        loaded, sampled = self._load(), self._take_samples()
+        return loaded or sampled
+
+    def _take_samples(self) -> bool:
+        found = False
         for hart in self._processor.harts:
             count = hart.state.sample_count
             before = self._seen.get(hart.index, 0)
@@ -223,7 +274,9 @@ class Compilation:
             self._seen[hart.index] = count
             samples = hart.state.samples
             first = max(before, count - SAMPLES)
-            self._note(Counter([samples[index % SAMPLES] for index in range(first, count)]))
+            new = Counter([samples[index % SAMPLES] for index in range(first, count)])
+            self._note(new)
+            self._coverage.count(new)
         return found
 
     def _note(self, samples: Counter[int]) -> None:
@@ -301,6 +354,10 @@ class Compilation:
                     continue
                 self._processor.enter_at(page.number, page.address, page.epoch, offset, address)
             self._processor.enter_at(page.number, page.address, page.epoch, first, address)
+            self._coverage.add(page.number, region.ranges)
+            if (perf_map := self._processor.perf_map) is not None:
+                names = self._processor.code_names
+                perf_map.add(address, len(region.code), guest_name(page.number * PAGE_SIZE, first, names))
             self.statistics.regions += 1
             self.statistics.instructions += region.instructions
             self.statistics.bytes += len(region.code)

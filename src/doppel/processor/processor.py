@@ -11,8 +11,10 @@ from doppel.isa.state import ARCHITECTURAL_STATE
 from doppel.memory.entry import PAGE_SIZE
 from doppel.memory.fmap import FMap
 from doppel.memory.frames import FramePool
-from doppel.processor.compilation import Compilation, CompileMode
+from doppel.processor.compilation import MODES, Compilation, CompileMode
 from doppel.processor.exits import Exit, ExitReason
+from doppel.processor.perfmap import NameOf, PerfMap
+from doppel.processor.statistics import EngineStatistics
 from doppel.translate.build import load_engine
 from doppel.translate.exits import Reply, Request
 from doppel.translate.layout import CODE_PAGE, HART, MACHINE, MAX_HARTS, MAX_HELPERS, NEW_PAGES
@@ -37,6 +39,7 @@ class Processor:
     tick every ``instructions_per_tick`` instructions). ``supervisor_calls``: traps to M mode end a run with
     ExitReason.TRAP instead of entering M mode. ``code_bytes`` bounds the memory for decoded code,
     ``region_bytes`` that for compiled code; ``compile`` says what is compiled (:class:`Compilation`).
+    ``perf_map`` is told of compiled code, named by :attr:`code_names`.
     """
 
     def __init__(
@@ -52,7 +55,10 @@ class Processor:
         slice_length: int = 20_000,
         compile: CompileMode = "hot",
         region_bytes: int = 64 << 20,
+        perf_map: PerfMap | None = None,
     ) -> None:
+        if compile not in MODES:
+            raise DoppelError(f"a machine cannot compile {compile!r}", f"choose one of: {', '.join(MODES)}")
         if not 1 <= harts <= MAX_HARTS:
             raise DoppelError(f"a machine cannot have {harts} harts", f"1 to {MAX_HARTS} are possible")
         self._code = load_engine()
@@ -83,6 +89,10 @@ class Processor:
         self._enter_at = function(self._code.addresses["doppel_enter_at"])
         self._helpers = (ctypes.c_uint64 * MAX_HELPERS).from_address(self._code.addresses["doppel_helpers"])
         self._state.compile_all = int(compile == "all")
+        self.perf_map = perf_map
+        self.code_names: NameOf | None = None
+        """The guest's function at a guest-physical address, where that is known."""
+        self._most_pages = 0
         self.compilation = Compilation(self, compile, region_bytes)
         self.harts = [Hart(self, index) for index in range(harts)]
         for hart in self.harts:
@@ -153,6 +163,7 @@ class Processor:
 
     def discard_code(self) -> None:
         """Forget all decoded and compiled code. No hart may be running."""
+        self._most_pages = max(self._most_pages, int(self._state.code_used))
         self.compilation.discard()
         for page, _ in self._fmap.frames():
             if self._fmap.has_code(page):
@@ -161,6 +172,36 @@ class Processor:
         self._state.code_used = 0
         self._state.code_free = 0
         self.flush_translations()
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """What the engine did so far; also when it is closed. Exact when no hart is running."""
+        compilation = self.compilation
+        counts, usage = compilation.statistics, compilation.usage()
+
+        def total(name: str) -> int:
+            return sum(getattr(hart.state, name) for hart in self.harts)
+
+        return EngineStatistics(
+            mode=compilation.mode,
+            compiled_share=compilation.compiled_share,
+            regions=counts.regions,
+            loaded=counts.loaded,
+            refused=counts.refused,
+            outdated=counts.outdated,
+            discarded=counts.discarded,
+            instructions=counts.instructions,
+            code_bytes=counts.bytes,
+            compiler_seconds=usage.seconds,
+            tlb_misses=total("tlb_misses"),
+            itlb_misses=total("itlb_misses"),
+            interrupts=total("interrupts"),
+            decoded=total("decoded"),
+            decoded_bytes=max(self._most_pages, int(self._state.code_used)) * CODE_PAGE.size,
+            arena_bytes=compilation.arena_bytes,
+            hart_bytes=HART.size * len(self.harts),
+            worker_bytes=usage.resident,
+        )
 
     def close(self) -> None:
         """Release the memory for code. No hart may be running."""

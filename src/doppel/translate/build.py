@@ -18,7 +18,15 @@ from doppel.cache import Cache
 from doppel.errors import DoppelError
 from doppel.translate.regions.templates import TemplateKit
 
-__all__ = ["EngineCode", "build_object", "load_engine", "load_kit", "object_key", "target_machine"]
+__all__ = [
+    "EngineCode",
+    "build_object",
+    "engine_object",
+    "load_engine",
+    "load_kit",
+    "object_key",
+    "target_machine",
+]
 
 EXPORTED = (
     "doppel_run",
@@ -124,6 +132,11 @@ def load_engine() -> EngineCode:
     code = _link(parts.object)
     addresses = {symbol: int(code[symbol]) for symbol in EXPORTED}
     return EngineCode(addresses, built, code)
+
+
+def engine_object() -> bytes:
+    """The object file that :func:`load_engine` loads."""
+    return _load_parts()[0].object
 
 
 @functools.cache

@@ -114,7 +114,9 @@ def look_around(h: Hart) -> Word:
         if requests & Request.SOFTWARE != 0:
             h.mip = h.mip | 1 << Interrupt.SSI
         h.acknowledged = h.acknowledged + 1
-    elif h.slice != 0:
+    # What asks for attention by itself says nothing of where time goes, nor is it a reason to look at the clock.
+    over = requests != 0 or h.waiting != 0 or not signed_lt(0, h.budget)
+    if requests == 0 and h.slice != 0 and over:
         take_sample(h)
     settle(h)
     if requests & Request.STOP != 0:
@@ -142,7 +144,8 @@ def look_around(h: Hart) -> Word:
     select_views(h)
     if h.reply != Reply.NONE:
         return Word(0)
-    update_timers(h)
+    if over or machine(h, "clock_kind") != 0:
+        update_timers(h)
     cause = pending_interrupt(h)
     if cause != 0:
         if h.waiting != 0:
@@ -244,6 +247,7 @@ def wait_for_others(h: Hart) -> None:
     if h.pauses & (PAUSES - 1) == 0:
         call_native(machine(h, "syscall"), SYS_SCHED_YIELD)
         # Others may have had milliseconds, which the slice does not count: look at the clock.
+        update_timers(h)
         request_attention(h)
 
 

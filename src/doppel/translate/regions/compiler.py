@@ -74,11 +74,22 @@ class RegionCompiler:
         if made is None:
             return None
         graph, text = made
+        code = link(self._machine.emit_object(self._optimized(text)))
+        return Region(tuple(graph.entries), tuple(graph.ranges), graph.instructions, code)
+
+    def stages(self, request: RegionRequest) -> tuple[str, str, str] | None:
+        """What compiling goes through, for people: IR, optimized IR, the host's assembly language."""
+        made = self.text(request)
+        if made is None:
+            return None
+        module = self._optimized(made[1])
+        return made[1], str(module), self._machine.emit_assembly(module)
+
+    def _optimized(self, text: str) -> Any:
         module = llvm.parse_assembly(text)
         function = next(f for f in module.functions if not f.is_declaration)
         self._passes.run(function, self._builder)
-        code = link(self._machine.emit_object(module))
-        return Region(tuple(graph.entries), tuple(graph.ranges), graph.instructions, code)
+        return module
 
 
 @functools.cache

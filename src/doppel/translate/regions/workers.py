@@ -8,19 +8,27 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from doppel.translate.regions.compiler import Region, RegionRequest
 from doppel.translate.regions.worker import LENGTH_BYTES, write_message
 
-__all__ = ["Worker", "Workers", "shared_workers"]
+__all__ = ["Usage", "Worker", "Workers", "shared_workers"]
 
 _PATIENCE = 2.0
 
 
 class WorkerDiedError(Exception):
     """A compiling process ended by itself."""
+
+
+class Usage(NamedTuple):
+    """Processor time in seconds, and resident memory in bytes."""
+
+    seconds: float = 0.0
+    resident: int = 0
 
 
 class Worker:
@@ -70,6 +78,15 @@ class Worker:
         message, self._received = self._received[LENGTH_BYTES:length], self._received[length:]
         return (msgspec.msgpack.decode(message, type=Region | None),)
 
+    def usage(self) -> Usage:
+        """What the process has used so far (proc(5), /proc/PID/stat: utime, stime, rss)."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            return Usage()
+        ticks = int(fields[11]) + int(fields[12])
+        return Usage(ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE"))
+
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -86,8 +103,10 @@ class Workers:
         self.limit = limit
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
+        self._alive: list[Worker] = []
         self._busy = 0
         self._users = 0
+        self._seconds = 0.0
 
     def open(self) -> None:
         """Begin to use them."""
@@ -100,7 +119,20 @@ class Workers:
             self._users -= 1
             ended, self._idle = (self._idle, []) if self._users == 0 else ([], self._idle)
         for worker in ended:
-            worker.close()
+            self._end(worker)
+
+    def usage(self) -> Usage:
+        """Of all processes: time of those that there ever were, memory of those that there are."""
+        with self._lock:
+            each = [worker.usage() for worker in self._alive]
+            seconds = self._seconds + sum(usage.seconds for usage in each)
+        return Usage(seconds, sum(usage.resident for usage in each))
+
+    def _end(self, worker: Worker) -> None:
+        with self._lock:
+            self._seconds += worker.usage().seconds
+            self._alive.remove(worker)
+        worker.close()
 
     def take(self) -> Worker | None:
         """A process without a request, if one is to be had."""
@@ -112,11 +144,14 @@ class Workers:
                 return None
             self._busy += 1
         try:
-            return Worker()
+            worker = Worker()
         except OSError:
             with self._lock:
                 self._busy -= 1
             return None
+        with self._lock:
+            self._alive.append(worker)
+        return worker
 
     def give_back(self, worker: Worker, *, usable: bool = True) -> None:
         """Let others have it; one that is not usable any more is ended."""
@@ -125,7 +160,7 @@ class Workers:
             if usable and self._users:
                 self._idle.append(worker)
                 return
-        worker.close()
+        self._end(worker)
 
 
 shared_workers = Workers(max(1, (os.cpu_count() or 2) // 2))

@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 # Packages of others, and who may use them. What is not here is not imported at all, so nothing under the GPL.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "llvmlite": ("translate", "cli"),
-    "msgspec": ("devices", "guests"),
+    "msgspec": ("translate", "devices", "guests"),
     "elftools": ("guests", "conformance"),
     "cyclopts": ("cli",),
     "rich": ("cli",),

@@ -152,7 +152,9 @@ def test_timer_interrupts_come_at_exact_counts(timer: str) -> None:
         pair.set(mtvec=M_HANDLER, menvcfg=EnvironmentConfig.STCE, **{timer: 53})
         for budget in budgets:
             assert pair.run(budget).reason is ExitReason.BUDGET
-        assert pair.native.state.interrupts == (1 if timer == "mtimecmp" else (pair.model.spent // 10 - 53) // 61 + 1)
+        assert pair.native.state.interrupts == (
+            1 if timer == "mtimecmp" else (pair.model.spent // 10 - 53) // 61 + 1
+        )
         # Due in tick 53, that is before the instruction that would be number 530.
         if timer == "mtimecmp":
             assert pair.native.state.x[15] == 53 * TICK + 1

@@ -8,26 +8,20 @@ decoded page, so that the interpreter enters it like any instruction. Nothing of
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from doppel.cache import Cache
-from doppel.errors import DoppelError
 from doppel.memory.entry import PAGE_SIZE
 from doppel.processor.arena import CodeArena
 from doppel.processor.coverage import Coverage
 from doppel.processor.perfmap import guest_name
-from doppel.translate.build import object_key
 from doppel.translate.exits import Request
 from doppel.translate.layout import CODE_PAGE, RECORD, SAMPLES
 from doppel.translate.regions.compiler import Region, RegionRequest, shared_compiler
-from doppel.translate.regions.store import CODE_FILE, CodeStore
+from doppel.translate.regions.store import default_store
 from doppel.translate.regions.stored import CHUNK_BYTES, StoredRegion, chunk_hashes
 from doppel.translate.regions.templates import HANDLER_HELPERS
 from doppel.translate.regions.workers import Usage, Worker, WorkerDiedError, shared_workers
@@ -80,6 +74,17 @@ class _Page:
     content: bytes
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A point that a worker compiles: ``latest`` is when it is given up, by the monotonic clock."""
+
+    worker: Worker
+    point: int
+    page: _Page
+    generation: int
+    latest: float
+
+
 class Compilation:
     """``mode``: ``hot`` compiles what is hot in the background, ``all`` everything before it is executed for
     the first time, ``off`` nothing.
@@ -98,7 +103,7 @@ class Compilation:
         self._times: Counter[int] = Counter()
         self._seen: dict[int, int] = {}
         self._pages_seen = 0
-        self._store = CodeStore(_store_path(), _version(every_branch=processor.counts_instructions))
+        self._store = default_store(every_branch=processor.counts_instructions)
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._generation = 0
@@ -181,50 +186,65 @@ class Compilation:
     # --- in the background ---
 
     def _manage(self) -> None:
-        worker: Worker | None = None
-        page: _Page | None = None
+        """Until the end: watch, give a worker what is hottest, install what it made of it."""
+        job: _Job | None = None
         while not self._ending.is_set():
-            try:
-                if worker is None:
-                    busy = self._gather()
-                    point = self._hottest()
-                    if point is None:
-                        self._ending.wait(_SHORT_PAUSE if busy else _LONG_PAUSE)
-                        continue
-                    worker = shared_workers.take()
-                    if worker is None:
-                        self._ending.wait(_SHORT_PAUSE)
-                        continue
-                    generation = self._generation
-                    page = self._page(point // PAGE_SIZE)
-                    if page is None:
-                        shared_workers.give_back(worker)
-                        worker = None
-                        continue
-                    worker.send(self._request(page, point % PAGE_SIZE))
-                    latest = time.monotonic() + _PATIENCE
-                answer = worker.poll(_SHORT_PAUSE)
-                self._gather()
-                if answer is None:
-                    if time.monotonic() > latest:
-                        raise WorkerDiedError
-                    continue
-                shared_workers.give_back(worker)
-                worker = None
-                if answer[0] is None:
-                    self._refused.add(point)
-                    self.statistics.refused += 1
-                elif page is not None and generation == self._generation:
-                    self._install(page, answer[0])
-                    self._keep(page, answer[0])
-            except WorkerDiedError:
-                assert worker is not None
-                shared_workers.give_back(worker, usable=False)
-                worker = None
-                self._refused.add(point)
+            busy = self._gather()
+            if job is None:
+                job = self._begin()
+            if job is None:
+                self._ending.wait(_SHORT_PAUSE if busy else _LONG_PAUSE)
+            elif self._finish(job):
+                job = None
         self._final_usage = self.usage()
-        if worker is not None:
-            shared_workers.give_back(worker, usable=False)
+        if job is not None:
+            shared_workers.give_back(job.worker, usable=False)
+
+    def _begin(self) -> _Job | None:
+        """Give the hottest point to a worker, if there are both."""
+        point = self._hottest()
+        page = self._page(point // PAGE_SIZE) if point is not None else None
+        if point is None or page is None:
+            return None
+        worker = shared_workers.take()
+        if worker is None:
+            self._note(Counter({point: _HOT}))
+            return None
+        job = _Job(worker, point, page, self._generation, time.monotonic() + _PATIENCE)
+        try:
+            worker.send(self._request(page, point % PAGE_SIZE))
+        except WorkerDiedError:
+            self._give_up(job)
+            return None
+        return job
+
+    def _finish(self, job: _Job) -> bool:
+        """Wait a little for a worker; whether it has done its job or given it up."""
+        try:
+            answer = job.worker.poll(_SHORT_PAUSE)
+        except WorkerDiedError:
+            self._give_up(job)
+            return True
+        if answer is None:
+            if time.monotonic() < job.latest:
+                return False
+            self._give_up(job)
+            return True
+        shared_workers.give_back(job.worker)
+        (region,) = answer
+        if region is None:
+            self._refused.add(job.point)
+            self.statistics.refused += 1
+        elif job.generation == self._generation:
+            self._install(job.page, region)
+            self._keep(job.page, region)
+        return True
+
+    def _give_up(self, job: _Job) -> None:
+        """Have nothing to do any more with a point that ends workers."""
+        shared_workers.give_back(job.worker, usable=False)
+        self._refused.add(job.point)
+        self.statistics.refused += 1
 
     def _load(self) -> bool:
         """Look for kept code of the guest pages that are executed since the last time; whether there are."""
@@ -362,19 +382,6 @@ class Compilation:
             self.statistics.instructions += region.instructions
             self.statistics.bytes += len(region.code)
             return True
-
-
-def _store_path() -> Path:
-    try:
-        return Cache().root / CODE_FILE
-    except DoppelError:
-        # Without a cache nothing is kept.
-        return Path(os.devnull) / CODE_FILE
-
-
-def _version(*, every_branch: bool) -> str:
-    """A name for everything but guest code that compiled code depends on."""
-    return hashlib.sha256(f"{object_key()} {every_branch}".encode()).hexdigest()[:32]
 
 
 def _word(address: int) -> int:

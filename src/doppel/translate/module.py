@@ -20,9 +20,9 @@ from doppel.translate.host import HOST
 from doppel.translate.layout import HART, MAX_HELPERS
 from doppel.translate.lower import FunctionLowering, Lowering
 from doppel.translate.program import Program
+from doppel.translate.records import DECODE_OPERATION, decode_record, decoder_text
 from doppel.translate.regions.maker import TemplateMaker
 from doppel.translate.regions.templates import HANDLER_HELPERS, TemplateKit
-from doppel.translate.records import DECODE_OPERATION, decode_record, decoder_text
 
 __all__ = ["module_text"]
 
@@ -335,9 +335,7 @@ def _exported(program: Program) -> str:
     (covered,) = cover.call_function(code.cover, [None, *page, Value("%stores", "i64")])
     cover.out.terminate(f"ret i64 {covered.text}")
     enter = FunctionLowering(program, code.enter_at, _no_body(), {})
-    (entered,) = enter.call_function(
-        code.enter_at, [None, *page, Value("%at", "i64"), Value("%code", "ptr")]
-    )
+    (entered,) = enter.call_function(code.enter_at, [None, *page, Value("%at", "i64"), Value("%code", "ptr")])
     enter.out.terminate(f"ret i64 {entered.text}")
     post = FunctionLowering(program, code.post, _no_body(), {})
     post.call_function(

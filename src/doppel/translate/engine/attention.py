@@ -114,7 +114,7 @@ def look_around(h: Hart) -> Word:
         if requests & Request.SOFTWARE != 0:
             h.mip = h.mip | 1 << Interrupt.SSI
         h.acknowledged = h.acknowledged + 1
-    # What asks for attention by itself says nothing of where time goes, nor is it a reason to look at the clock.
+    # What asks for attention by itself says nothing of where time goes, and no time has gone by.
     over = requests != 0 or h.waiting != 0 or not signed_lt(0, h.budget)
     if requests == 0 and h.slice != 0 and over:
         take_sample(h)

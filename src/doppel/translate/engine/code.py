@@ -210,11 +210,7 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
     write(page, CODE_PAGE.stores, 8, stores)
     request_attention(h)
     memory_barrier()
-    if (
-        machine(h, "hart_count") != 1
-        or stores >= STORES_UNTIL_DATA
-        or read(page, CODE_PAGE.regions, 8) != 0
-    ):
+    if machine(h, "hart_count") != 1 or stores >= STORES_UNTIL_DATA or read(page, CODE_PAGE.regions, 8) != 0:
         drop(h, number, page)
         return
     at = physical & 0xFFF
@@ -230,7 +226,9 @@ def code_written(h: Hart, physical: Word, size: Word) -> None:
 def is_current(h: Hart, number: Word, page: Pointer, epoch: Word) -> bool:
     """Whether a guest page still has this decoded page; pages in the same place have different epochs."""
     slot = offset(machine(h, "code_table"), number << 3)
-    return pointer_bits(read_pointer(slot, 0)) == pointer_bits(page) and read(page, CODE_PAGE.epoch, 8) == epoch
+    return (
+        pointer_bits(read_pointer(slot, 0)) == pointer_bits(page) and read(page, CODE_PAGE.epoch, 8) == epoch
+    )
 
 
 def cover(h: Hart, number: Word, page: Pointer, epoch: Word, stores: Word) -> Word:

@@ -85,7 +85,7 @@ def _union(sets: Iterable[int]) -> int:
 
 
 def _loops(blocks: dict[int, Block]) -> dict[int, int]:
-    """Strongly connected components, by Tarjan's algorithm without recursion; -1 for those without a cycle."""
+    """Strongly connected components, by Tarjan's algorithm without recursion; -1 where there is no cycle."""
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     found: dict[int, int] = {}

@@ -10,7 +10,7 @@ way: the cases of a ``switch``, the operations of a bytecode interpreter. Offset
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -122,7 +122,6 @@ class _Explorer:
         self.steps: dict[int, Step] = {}
         self.leaders: set[int] = set()
         self.again: list[int] = []
-        self.islands: list[int] = []
         self.islands: list[int] = []
         self.queue: deque[int] = deque()
 

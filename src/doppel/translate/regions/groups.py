@@ -19,8 +19,10 @@ _LONGEST = 512
 
 @dataclass(frozen=True)
 class Group:
-    """Accesses in order, from ``low`` up to ``high`` bytes behind what the register ``base`` holds. The one at
-    ``anchor`` is as large as any, so that all are aligned if it is. ``probe``: kind and size to look up.
+    """Accesses in order, from ``low`` up to ``high`` bytes behind what the register ``base`` holds.
+
+    The one at ``anchor`` is as large as any, so that all are aligned if it is. ``probe``: kind and size to
+    look up.
     """
 
     steps: tuple[Step, ...]
@@ -64,8 +66,7 @@ def _group(members: list[Step]) -> Group | None:
     near = [
         step
         for step in members
-        if (step.imm - anchor.imm) % _size(step) == 0
-        and -_LONGEST < step.imm - first.imm < _LONGEST
+        if (step.imm - anchor.imm) % _size(step) == 0 and -_LONGEST < step.imm - first.imm < _LONGEST
     ]
     if len(near) < 2 or first not in near or anchor not in near:
         return None

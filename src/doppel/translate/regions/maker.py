@@ -133,7 +133,9 @@ class _TextLowering(FunctionLowering):
         self._returned = False
         self._depth = 0
         self._assignments = Counter(
-            node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         )
         self.leave = out.label("leave")
 
@@ -205,7 +207,6 @@ class _TextLowering(FunctionLowering):
             return [self._found(through, passed)]
         through.effects = compiled.effects
         return super().call_compiled(through, passed, "preserve_mostcc")
-
 
     def _found(self, compiled: Compiled, passed: list[Value]) -> Value:
         """Call what gives a pointer or raises: its helper gives null in place of raising."""

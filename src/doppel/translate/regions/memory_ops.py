@@ -1,4 +1,4 @@
-"""Loads and stores in regions: by the TLB, which is filled on a miss; what else there is, the interpreter does.
+"""Loads and stores in regions: by the TLB, which is filled on a miss; all else is the interpreter's.
 
 A region never takes a trap itself. Where the page cannot be had at once, the instruction is left to the
 interpreter, which executes it from the start: it may be a device, a page fault, misaligned, or decoded code.

@@ -8,6 +8,8 @@ store is empty and keeps nothing, and `CodeStore.problem` says why.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
 import threading
 import time
@@ -15,13 +17,16 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from doppel.cache import Cache
+from doppel.errors import DoppelError
+from doppel.translate.build import object_key
 from doppel.translate.regions.stored import CHUNKS, StoredRegion, chunk_hashes, pack, unpack
 from doppel.translate.regions.trouble import StoreError, Trouble
 
 if TYPE_CHECKING:
     from doppel.translate.regions.database import Database, Found
 
-__all__ = ["CODE_FILE", "CodeStore", "StoredRegion", "chunk_hashes"]
+__all__ = ["CODE_FILE", "CodeStore", "StoredRegion", "chunk_hashes", "default_store"]
 
 # In doppel's cache; in a folder of its own, so that what SQLite puts beside it is shown and removed with it.
 CODE_FILE = "code/regions/regions.sqlite"
@@ -42,6 +47,17 @@ _REOPENINGS = 3
 # To be joined with the chunks' hashes to anchors.
 _CHUNKS = tuple(chunk << 32 for chunk in range(CHUNKS))
 _Key = tuple[int, tuple[tuple[int, int], ...], bytes]
+
+
+def default_store(*, every_branch: bool) -> CodeStore:
+    """The user's store, for regions of this engine on this host that were compiled with this option."""
+    version = hashlib.sha256(f"{object_key()} {every_branch}".encode()).hexdigest()[:32]
+    try:
+        path = Cache().root / CODE_FILE
+    except DoppelError:
+        # There is no place for a cache: a path that no file can have keeps nothing.
+        path = Path(os.devnull) / CODE_FILE
+    return CodeStore(path, version)
 
 
 class CodeStore:

@@ -32,8 +32,8 @@ class Template(msgspec.Struct, frozen=True):
     nothing having happened yet. ``fp``: it stands for the instruction only while FS is Dirty and, for a
     dynamic rounding mode, frm is RNE. ``single``: it boxes or unboxes a single-precision number. Registers
     are words, but as operands ``ds1`` to ``ds3`` doubles; the result is one if ``double``. ``access``: the
-    kind and size of the load or store at rs1 + imm that it is; ``direct`` is then the same with the host address given as
-    the operand ``host``.
+    kind and size of the load or store at rs1 + imm that it is; ``direct`` is then the same with the address
+    in the host given as the operand ``host``.
     """
 
     kind: str

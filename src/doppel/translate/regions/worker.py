@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import BinaryIO
+from typing import IO
 
 import msgspec
 
@@ -20,7 +20,7 @@ LENGTH_BYTES = 4
 NICE = 5
 
 
-def read_message(stream: BinaryIO) -> bytes | None:
+def read_message(stream: IO[bytes]) -> bytes | None:
     """The next message; None at the end."""
     head = stream.read(LENGTH_BYTES)
     if len(head) < LENGTH_BYTES:
@@ -30,7 +30,7 @@ def read_message(stream: BinaryIO) -> bytes | None:
     return message if len(message) == length else None
 
 
-def write_message(stream: BinaryIO, message: bytes) -> None:
+def write_message(stream: IO[bytes], message: bytes) -> None:
     """Send a message."""
     stream.write(len(message).to_bytes(LENGTH_BYTES, "little") + message)
     stream.flush()

@@ -1,9 +1,17 @@
-"""A board of RAM and harts with nothing else on it, and the reference model in step with one of them."""
+"""A board of RAM and harts with nothing else on it, and the reference model in step with one of them.
+
+Every test that makes a board can run in each *tier*: ``off`` interprets, ``all`` compiles everything before
+it is executed, ``mixed`` compiles what was executed before at random moments. ``TIERS`` as a module's or a
+test's mark runs it in all of them.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+
+import pytest
 
 from doppel.isa.assembler import Program, assemble_program
 from doppel.isa.model import HartModel, ModelMemory
@@ -29,6 +37,20 @@ STOP = bytes.fromhex("23300000")
 ALL_ADDRESSES = (1 << 54) - 1
 PMP_EVERYTHING = 0x1F
 
+#: The tier of boards for which nothing else is said.
+TIER: ContextVar[str] = ContextVar("TIER", default="off")
+TIERS = pytest.mark.parametrize("tier", ["off", "all", "mixed"], indirect=True)
+COMPILED = pytest.mark.parametrize("tier", ["all", "mixed"], indirect=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tier(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The tier of all boards that are made meanwhile; a fixture of a wider scope than a test asks for it."""
+    name = getattr(request, "param", "off")
+    token = TIER.set(name)
+    yield name
+    TIER.reset(token)
+
 
 class Board:
     """Harts over RAM; VM-faults are answered, and accesses to anything else fault unless ``devices``."""
@@ -45,7 +67,7 @@ class Board:
             "clock": "icount",
             "instructions_per_tick": TICK,
             "code_bytes": CODE_BYTES,
-            "compile": os.environ.get("DOPPEL_TEST_COMPILE", "off"),
+            "compile": "all" if TIER.get() == "all" else "off",
         }
         self.processor = Processor(self.fmap, self.pool, harts, **(settings | options))  # type: ignore[arg-type]
         self.memory.code_written = self.processor.code_written
@@ -53,6 +75,7 @@ class Board:
         self.size = size
         self.devices = devices
         self.exits: list[ExitReason] = []
+        self.mixer = Mixer(self.processor) if TIER.get() == "mixed" else None
 
     @property
     def hart(self) -> Hart:
@@ -63,6 +86,8 @@ class Board:
         hart = hart or self.hart
         end = hart.state.spent + budget
         while True:
+            if self.mixer:
+                self.mixer.mix()
             exit = hart.run(end - hart.state.spent, exact=exact)
             self.exits.append(exit.reason)
             if exit.reason is ExitReason.VM_FAULT:
@@ -86,6 +111,33 @@ class Board:
         self.processor.close()
         self.fmap.close()
         self.pool.close()
+
+
+class Mixer:
+    """Compiles at random moments what was executed before: whenever something is met for the first time, and
+    whenever it is asked.
+    """
+
+    def __init__(self, processor: Processor, seed: int = 1) -> None:
+        self._compilation = processor.compilation
+        self._choice = random.Random(seed)
+        self._compile_now = self._compilation.compile_now
+        self._seen: list[int] = []
+        # Harts tell what they are about to decode; they do so in the mode "all", which compiles just that.
+        processor._state.compile_all = 1
+        self._compilation.compile_now = self._met  # type: ignore[method-assign]
+
+    def mix(self) -> None:
+        """Compile something, or nothing."""
+        if self._seen and self._choice.random() < 0.5:
+            # What was met lately is likely to be in use.
+            lately = self._seen[-40:] if self._choice.random() < 0.5 else self._seen
+            self._compile_now(self._choice.choice(lately))
+
+    def _met(self, address: int) -> None:
+        self._seen.append(address)
+        if self._choice.random() < 0.1:
+            self.mix()
 
 
 class Ram(ModelMemory):

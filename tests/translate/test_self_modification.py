@@ -14,11 +14,12 @@ from doppel.isa.privileged.constants import Mode, SatpMode, Status
 from doppel.processor.exits import ExitReason
 
 from .streams import Stream
-from .support import CODE_BYTES, RAM_BASE, STOP, Board, Pair
+from .support import CODE_BYTES, RAM_BASE, STOP, TIERS, Board, Pair
 from .tables import PageTables
 from .test_streams import pair_with, run_in_steps, translate, with_timer
 
 PAGE = 4096
+pytestmark = TIERS
 SMALLEST_CODE = 16
 
 

@@ -19,7 +19,7 @@ from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt
 from doppel.isa.privileged.trap import interrupts_pending, update_timers
 from doppel.isa.state import ARCHITECTURAL_STATE
 from doppel.isa.words import MASK64, Word
-from doppel.memory.entry import PAGE_SHIFT
+from doppel.memory.entry import PAGE_SHIFT, PAGE_SIZE
 from doppel.memory.fmap import FMap
 from doppel.memory.frames import FramePool
 from doppel.memory.pager import ZeroPager
@@ -27,6 +27,7 @@ from doppel.memory.view import GuestMemory
 from doppel.processor.exits import Exit, ExitReason
 from doppel.processor.processor import Hart, Processor
 from doppel.translate.engine.attention import LONGEST_BLOCK
+from doppel.translate.layout import NEW_PAGES
 
 RAM_BASE = 0x8000_0000
 RAM_SIZE = 1 << 20
@@ -114,29 +115,35 @@ class Board:
 
 
 class Mixer:
-    """Compiles at random moments what was executed before: whenever something is met for the first time, and
-    whenever it is asked.
+    """Compiles at random moments what was executed before: whenever it is asked, and unless ``quiet`` also
+    when something is met for the first time.
     """
 
-    def __init__(self, processor: Processor, seed: int = 1) -> None:
+    def __init__(self, processor: Processor, seed: int = 1, *, quiet: bool = False) -> None:
+        self._processor = processor
         self._compilation = processor.compilation
         self._choice = random.Random(seed)
         self._compile_now = self._compilation.compile_now
-        self._seen: list[int] = []
-        # Harts tell what they are about to decode; they do so in the mode "all", which compiles just that.
-        processor._state.compile_all = 1
-        self._compilation.compile_now = self._met  # type: ignore[method-assign]
+        if not quiet:
+            # Harts leave where they are about to decode something, as in the mode "all".
+            processor._state.compile_all = 1
+            self._compilation.compile_now = self._meet  # type: ignore[method-assign]
 
     def mix(self) -> None:
         """Compile something, or nothing."""
-        if self._seen and self._choice.random() < 0.5:
-            # What was met lately is likely to be in use.
-            lately = self._seen[-40:] if self._choice.random() < 0.5 else self._seen
-            self._compile_now(self._choice.choice(lately))
+        count = min(self._processor._state.new_page_count, NEW_PAGES)
+        pages = sorted({*self._processor._state.new_pages[:count]})
+        if not pages or self._choice.random() < 0.3:
+            return
+        page = self._compilation._page(self._choice.choice(pages))
+        if page is None:
+            return
+        offsets = [2 * index for index, flag in enumerate(page.executed) if flag]
+        if offsets:
+            self._compile_now(page.number * PAGE_SIZE + self._choice.choice(offsets))
 
-    def _met(self, address: int) -> None:
-        self._seen.append(address)
-        if self._choice.random() < 0.1:
+    def _meet(self, address: int) -> None:
+        if self._choice.random() < 0.05:
             self.mix()
 
 

@@ -74,14 +74,14 @@ def test_at_length(seed: int) -> None:
     run_in_steps(pair, choice, 20_000, soft=seed % 2 == 0)
 
 
-def test_little_room_for_decoded_code() -> None:
+def test_little_room_for_decoded_code(tier: str) -> None:
     """More pages of code than there is room for: the board discards them all, again and again."""
     discarded = 0
     for seed in range(2, 4):
         choice = random.Random(300 + seed)
         board = Board(code_bytes=0)
         pair = pair_with(Stream(choice, size=400, chunk=8, patching=0.02), board)
-        assert pair.run(10_000).reason is ExitReason.BUDGET
+        assert pair.run(10_000 if tier == "off" else 4_000).reason is ExitReason.BUDGET
         discarded += board.exits.count(ExitReason.CODE_FULL)
     assert discarded > 10
 
@@ -285,7 +285,7 @@ def test_a_device_that_changes_the_code_that_asked_it() -> None:
     assert board.hart.state.x[10] == sum(range(1, 100))
 
 
-def test_code_full_is_an_exit_and_not_the_end() -> None:
+def test_code_full_is_an_exit_and_not_the_end(tier: str) -> None:
     board = Board(code_bytes=0, size=1 << 20)
     pages = 40
     # Each page jumps to the next, the last to the first.
@@ -293,8 +293,9 @@ def test_code_full_is_an_exit_and_not_the_end() -> None:
         target = RAM_BASE + (number + 1) % pages * PAGE
         board.memory.write(RAM_BASE + number * PAGE, assemble(f"j {target}", RAM_BASE + number * PAGE))
     board.hart.state.pc = RAM_BASE
-    assert board.run(100_000).reason is ExitReason.BUDGET
-    assert board.hart.instructions == 100_000
+    budget = 100_000 if tier == "off" else 2_000
+    assert board.run(budget).reason is ExitReason.BUDGET
+    assert board.hart.instructions == budget
     full = board.exits.count(ExitReason.CODE_FULL)
     assert full > 10
     assert CODE_BYTES > SMALLEST_CODE * PAGE

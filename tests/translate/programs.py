@@ -125,7 +125,7 @@ class GuestProgram:
         self.trouble = choice.choice((0.0, 0.02, 0.1))
         self.patching = choice.choice((0.0, 0.0, 0.02, 0.08))
         self.dense = choice.random() < 0.3
-        self.functions = choice.randint(2, 7)
+        self.functions = choice.randint(2, 5)
         self.text = self._program()
 
     # --- text ---
@@ -160,7 +160,7 @@ class GuestProgram:
             lines += ["addi sp, sp, -32", "sd ra, 8(sp)", "sd s0, 16(sp)", "sd s1, 24(sp)"]
         elif link == "t0":
             lines += ["mv t1, ra"] if choice.random() < 0.3 else []
-        lines += self._body(number, leaf, depth=0, size=choice.randint(2, 6))
+        lines += self._body(number, leaf, depth=0, size=choice.randint(2, 4))
         if main:
             return [*lines, "addi a7, a7, 1", "j main" if choice.random() < 0.5 else "la t1, main; jr t1"]
         if not leaf:
@@ -181,7 +181,7 @@ class GuestProgram:
             elif roll < 0.6:
                 lines += self._table()
             else:
-                lines += [self._simple() for _ in range(self._choice.randint(1, 12 if self.dense else 6))]
+                lines += [self._simple() for _ in range(self._choice.randint(1, 10 if self.dense else 4))]
         return lines
 
     def _loop(self, function: int, leaf: bool, depth: int) -> list[str]:

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from doppel.isa.assembler import assemble
-from doppel.isa.privileged.constants import Mode, SatpMode, Status
+from doppel.isa.privileged.constants import EnvironmentConfig, Mode, SatpMode, Status
 from doppel.processor.exits import ExitReason
 
 from .streams import Stream
@@ -247,6 +247,28 @@ def test_a_walk_that_sets_bits_in_code() -> None:
         pair.set(pc=RAM_BASE + 0x1000)
         run_to_wait(pair)
         pair.native.state.waiting, pair.model.waiting = 0, False
+
+
+def test_a_walk_that_changes_the_next_instruction() -> None:
+    """As above, and the entry is what is executed next: AUIPC, until the walk sets A."""
+    pair = Pair()
+    entry_at = RAM_BASE + 0x1000 + 8 * 0x20
+    tables = PageTables(RAM_BASE + 0x4000, SatpMode.SV39, pair.write)
+    tables.map(RAM_BASE, RAM_BASE, level=1)
+    tables.set(tables.entry_address(0x4002_0000, 1), RAM_BASE + 0x1000 >> 2 | 1)
+    pair.write(entry_at, (RAM_BASE + 0x8000 >> 2 | 0x17).to_bytes(8, "little"))
+    pair.load("ld a1, (a0)", entry_at - 4)
+    pair.allow_everything()
+    status = Status.MPRV | Mode.S << 11 | Status.SUM
+    pair.set(satp=tables.satp, mtvec=RAM_BASE + 0x800, menvcfg=EnvironmentConfig.ADUE)
+    pair.write(RAM_BASE + 0x800, code("wfi"))
+    # First a load of something else, so that what follows is decoded or compiled as it is before the walk.
+    for address in (RAM_BASE, 0x4002_0000):
+        pair.set_x(x10=address)
+        pair.set(pc=entry_at - 4, mstatus=status, mode=Mode.M)
+        run_to_wait(pair)
+        pair.native.state.waiting, pair.model.waiting = 0, False
+    assert pair.native.state.mepc == entry_at
 
 
 def test_memory_written_from_outside() -> None:

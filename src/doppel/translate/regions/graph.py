@@ -123,7 +123,6 @@ class _Explorer:
         self.leaders: set[int] = set()
         self.again: list[int] = []
         self.islands: list[int] = []
-        self.islands: list[int] = []
         self.queue: deque[int] = deque()
 
     def step(self, offset: int) -> tuple[Step | None, int]:
@@ -201,9 +200,11 @@ class _Explorer:
 
     def follow(self, offset: int) -> None:
         """Take in what follows in a line."""
-        while len(self.steps) < self.limit and self.inside(offset):
+        while self.inside(offset):
             if offset in self.steps:
                 self.leaders.add(offset)
+                return
+            if len(self.steps) >= self.limit:
                 return
             step, length = self.step(offset)
             if step is None:

@@ -18,15 +18,15 @@ from pathlib import Path
 from doppel.isa import softfloat
 from doppel.isa.assembler import assemble_program
 from doppel.memory.entry import PAGE_SIZE
-from doppel.translate.build import load_kit
 from doppel.translate.float_ops import FLOAT_OPERATIONS
-from doppel.translate.regions.generate import region_text
-from doppel.translate.regions.graph import explore
+from doppel.translate.regions.compiler import RegionRequest, shared_compiler
 
 
 __all__ = ["SAMPLES", "difference", "generate", "recorded"]
 
 DIGESTS, TEXTS = Path(__file__).with_name("record.txt"), Path(__file__).with_name("record.xz")
+# What names the host, and what stands in every region.
+HOST = re.compile(r"^(target|declare) [^\n]*\n", re.MULTILINE)
 ENTRY = 0x100
 LIMIT = 400
 SAMPLES = {
@@ -90,15 +90,14 @@ def generate(name: str) -> dict[str, str]:
     """The IR of a sample, for both ways to look at the budget."""
     code = assemble_program(SAMPLES[name], ENTRY).code
     page = (bytes(ENTRY) + code).ljust(PAGE_SIZE, b"\0")[:PAGE_SIZE]
-    kit = load_kit()
-    entry = ENTRY + len(code) - len(code.lstrip(b"\0"))
+    entry = ENTRY + (len(code) - len(code.lstrip(b"\0"))) // 2 * 2
+    end = min(ENTRY + len(code), PAGE_SIZE)
+    executed = bytes(ENTRY <= offset < end for offset in range(0, PAGE_SIZE, 2))
     found = {}
-    executed = range(ENTRY, min(ENTRY + len(code), PAGE_SIZE), 2)
     for every_branch in (False, True):
-        graph = explore(page, entry - entry % 2, executed, kit.templates, LIMIT)
-        assert graph is not None, name
-        text = region_text(graph, "", every_branch=every_branch)
-        found[f"{name}{', every branch' if every_branch else ''}"] = re.sub(r"\ndeclare [^\n]*", "", text)
+        made = shared_compiler().text(RegionRequest(page, entry, executed, LIMIT, every_branch))
+        assert made is not None, name
+        found[f"{name}{', every branch' if every_branch else ''}"] = HOST.sub("", made[1])
     return found
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
 import pytest
 
 from doppel.isa import softfloat
-from doppel.translate.build import load_kit, target_machine
 from doppel.translate.float_ops import FLOAT_OPERATIONS
 
 from .record import DIGESTS, FUSED, SAMPLES, TEXTS, difference, digest, generate, recorded
@@ -27,14 +25,6 @@ def test_the_record_is_of_these_samples_and_small() -> None:
     keys = {f"{name}{way}" for name in SAMPLES for way in ("", ", every branch")}
     assert recorded().keys() == keys
     assert TEXTS.stat().st_size + DIGESTS.stat().st_size < 60_000
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_llvm_takes_it(name: str) -> None:
-    llvm_machine = target_machine()
-    for text in generate(name).values():
-        head = f'target triple = "{llvm_machine.triple}"\n{load_kit().declarations}'
-        llvm.parse_assembly(head + text).verify()
 
 
 def test_a_difference_is_shown() -> None:

@@ -1,9 +1,17 @@
-"""A board of RAM and harts with nothing else on it, and the reference model in step with one of them."""
+"""A board of RAM and harts with nothing else on it, and the reference model in step with one of them.
+
+Every test that makes a board can run in each *tier*: ``off`` interprets, ``all`` compiles everything before
+it is executed, ``mixed`` compiles what was executed before at random moments. ``TIERS`` as a module's or a
+test's mark runs it in all of them.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+
+import pytest
 
 from doppel.isa.assembler import Program, assemble_program
 from doppel.isa.model import HartModel, ModelMemory
@@ -11,7 +19,7 @@ from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt
 from doppel.isa.privileged.trap import interrupts_pending, update_timers
 from doppel.isa.state import ARCHITECTURAL_STATE
 from doppel.isa.words import MASK64, Word
-from doppel.memory.entry import PAGE_SHIFT
+from doppel.memory.entry import PAGE_SHIFT, PAGE_SIZE
 from doppel.memory.fmap import FMap
 from doppel.memory.frames import FramePool
 from doppel.memory.pager import ZeroPager
@@ -19,6 +27,7 @@ from doppel.memory.view import GuestMemory
 from doppel.processor.exits import Exit, ExitReason
 from doppel.processor.processor import Hart, Processor
 from doppel.translate.engine.attention import LONGEST_BLOCK
+from doppel.translate.layout import NEW_PAGES
 
 RAM_BASE = 0x8000_0000
 RAM_SIZE = 1 << 20
@@ -28,6 +37,20 @@ TICK = 10
 STOP = bytes.fromhex("23300000")
 ALL_ADDRESSES = (1 << 54) - 1
 PMP_EVERYTHING = 0x1F
+
+#: The tier of boards for which nothing else is said.
+TIER: ContextVar[str] = ContextVar("TIER", default="off")
+TIERS = pytest.mark.parametrize("tier", ["off", "all", "mixed"], indirect=True)
+COMPILED = pytest.mark.parametrize("tier", ["all", "mixed"], indirect=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tier(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The tier of all boards that are made meanwhile; a fixture of a wider scope than a test asks for it."""
+    name = getattr(request, "param", "off")
+    token = TIER.set(name)
+    yield name
+    TIER.reset(token)
 
 
 class Board:
@@ -45,7 +68,7 @@ class Board:
             "clock": "icount",
             "instructions_per_tick": TICK,
             "code_bytes": CODE_BYTES,
-            "compile": os.environ.get("DOPPEL_TEST_COMPILE", "off"),
+            "compile": "all" if TIER.get() == "all" else "off",
         }
         self.processor = Processor(self.fmap, self.pool, harts, **(settings | options))  # type: ignore[arg-type]
         self.memory.code_written = self.processor.code_written
@@ -53,6 +76,7 @@ class Board:
         self.size = size
         self.devices = devices
         self.exits: list[ExitReason] = []
+        self.mixer = Mixer(self.processor) if TIER.get() == "mixed" else None
 
     @property
     def hart(self) -> Hart:
@@ -63,6 +87,8 @@ class Board:
         hart = hart or self.hart
         end = hart.state.spent + budget
         while True:
+            if self.mixer:
+                self.mixer.mix()
             exit = hart.run(end - hart.state.spent, exact=exact)
             self.exits.append(exit.reason)
             if exit.reason is ExitReason.VM_FAULT:
@@ -86,6 +112,39 @@ class Board:
         self.processor.close()
         self.fmap.close()
         self.pool.close()
+
+
+class Mixer:
+    """Compiles at random moments what was executed before: whenever it is asked, and unless ``quiet`` also
+    when something is met for the first time.
+    """
+
+    def __init__(self, processor: Processor, seed: int = 1, *, quiet: bool = False) -> None:
+        self._processor = processor
+        self._compilation = processor.compilation
+        self._choice = random.Random(seed)
+        self._compile_now = self._compilation.compile_now
+        if not quiet:
+            # Harts leave where they are about to decode something, as in the mode "all".
+            processor._state.compile_all = 1
+            self._compilation.compile_now = self._meet  # type: ignore[method-assign]
+
+    def mix(self) -> None:
+        """Compile something, or nothing."""
+        count = min(self._processor._state.new_page_count, NEW_PAGES)
+        pages = sorted({*self._processor._state.new_pages[:count]})
+        if not pages or self._choice.random() < 0.3:
+            return
+        page = self._compilation._page(self._choice.choice(pages))
+        if page is None:
+            return
+        offsets = [2 * index for index, flag in enumerate(page.executed) if flag]
+        if offsets:
+            self._compile_now(page.number * PAGE_SIZE + self._choice.choice(offsets))
+
+    def _meet(self, address: int) -> None:
+        if self._choice.random() < 0.05:
+            self.mix()
 
 
 class Ram(ModelMemory):

@@ -9,25 +9,24 @@ from pathlib import Path
 import pytest
 
 from doppel.translate import build
-from doppel.translate.build import EXPORTED, EngineCode, build_object, load_engine, object_key
+from doppel.translate.build import EXPORTED, Built, EngineCode, build_object, load_engine, object_key
 from doppel.translate.module import module_text
 
 Load = Callable[[], EngineCode]
 
 
 @pytest.fixture(scope="session")
-def image() -> bytes:
+def image() -> Built:
     """The object as the session's cache has it, or else as it is built."""
-    load_engine()
-    return build._cached(f"engine/{object_key()}.o") or build_object()
+    return build._load_parts()[0]
 
 
 @pytest.fixture
-def builds(monkeypatch: pytest.MonkeyPatch, image: bytes) -> list[int]:
+def builds(monkeypatch: pytest.MonkeyPatch, image: Built) -> list[int]:
     """Building costs nothing here, and is counted."""
     made: list[int] = []
 
-    def instead() -> bytes:
+    def instead() -> Built:
         made.append(len(made))
         return image
 
@@ -39,6 +38,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, image: bytes) -> list[int]:
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     """Load as a new process does, with a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "_load_parts", build._load_parts.__wrapped__)
     return load_engine.__wrapped__
 
 
@@ -136,7 +136,7 @@ def test_the_key_follows_sources_and_host(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_the_engines_text_is_the_same_every_time() -> None:
     """So that what was built of it can be found by content."""
-    texts = {hashlib.sha256(module_text("x86_64-pc-linux-gnu", "e").encode()).digest() for _ in range(2)}
+    texts = {hashlib.sha256(repr(module_text("x86_64-pc-linux-gnu", "e")).encode()).digest() for _ in range(2)}
     assert len(texts) == 1
 
 
@@ -144,7 +144,7 @@ def test_the_engines_text_is_the_same_every_time() -> None:
 def test_building(tmp_path: Path) -> None:
     """The real thing, which is the same each time but for nothing."""
     first, second = build_object(), build_object()
-    assert first[:4] == b"\x7fELF"
+    assert first.object[:4] == b"\x7fELF"
     assert first == second
-    code = build._link(first)
+    code = build._link(first.object)
     assert all(int(code[symbol]) for symbol in EXPORTED)

@@ -14,7 +14,7 @@ from doppel.isa.state import PMP_ENTRIES
 from doppel.isa.words import MASK64
 from doppel.translate.exits import Request
 
-from .support import ALL_ADDRESSES, PMP_EVERYTHING, RAM_BASE, Board, Pair
+from .support import ALL_ADDRESSES, PMP_EVERYTHING, RAM_BASE, TIERS, Board, Pair
 
 OPERATIONS = [i for i in rv64gc().instructions if i.extension == "Zicsr"]
 UNKNOWN = [
@@ -26,7 +26,7 @@ S_INTERRUPTS = 0x222
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
+def pair(tier: str) -> Pair:
     made = Pair(Board(size=0x1_0000))
     made.set(mtvec=RAM_BASE + 0x1000, stvec=RAM_BASE + 0x2000)
     made.write(RAM_BASE + 0x1000, bytes.fromhex("13000000") * 64)
@@ -81,6 +81,7 @@ def test_every_register(pair: Pair, row: Csr) -> None:
                 pair.run(1)
 
 
+@TIERS
 @pytest.mark.parametrize("seed", range(8))
 def test_counters_in_a_row(pair: Pair, seed: int) -> None:
     """Reads and writes of the counters inside a block, not one by one."""

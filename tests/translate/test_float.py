@@ -77,7 +77,7 @@ class Native:
 
 
 @pytest.fixture(scope="module")
-def native() -> Native:
+def native(tier: str) -> Native:
     return Native()
 
 

@@ -117,14 +117,14 @@ def unicorn():
 
 
 @pytest.fixture(scope="module", params=[SatpMode.BARE, SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
-def any_board(request: pytest.FixtureRequest) -> Iterator[Board]:
+def any_board(request: pytest.FixtureRequest, tier: str) -> Iterator[Board]:
     made = board(request.param)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[Board]:
+def bare(tier: str) -> Iterator[Board]:
     made = board()
     yield made
     made.close()

@@ -26,7 +26,7 @@ from ..isa.oracle import (
     model_engine,
     vectors,
 )
-from .support import RAM_BASE, Board, Pair
+from .support import RAM_BASE, TIERS, Board, Pair
 from .test_integer import board, flow, step
 
 INSTRUCTIONS = rv64gc().instructions
@@ -54,7 +54,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[Board]:
+def bare(tier: str) -> Iterator[Board]:
     made = board()
     yield made
     made.close()

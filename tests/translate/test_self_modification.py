@@ -10,15 +10,16 @@ import random
 import pytest
 
 from doppel.isa.assembler import assemble
-from doppel.isa.privileged.constants import Mode, SatpMode, Status
+from doppel.isa.privileged.constants import EnvironmentConfig, Mode, SatpMode, Status
 from doppel.processor.exits import ExitReason
 
 from .streams import Stream
-from .support import CODE_BYTES, RAM_BASE, STOP, Board, Pair
+from .support import CODE_BYTES, RAM_BASE, STOP, TIERS, Board, Pair
 from .tables import PageTables
 from .test_streams import pair_with, run_in_steps, translate, with_timer
 
 PAGE = 4096
+pytestmark = TIERS
 SMALLEST_CODE = 16
 
 
@@ -73,14 +74,14 @@ def test_at_length(seed: int) -> None:
     run_in_steps(pair, choice, 20_000, soft=seed % 2 == 0)
 
 
-def test_little_room_for_decoded_code() -> None:
+def test_little_room_for_decoded_code(tier: str) -> None:
     """More pages of code than there is room for: the board discards them all, again and again."""
     discarded = 0
     for seed in range(2, 4):
         choice = random.Random(300 + seed)
         board = Board(code_bytes=0)
         pair = pair_with(Stream(choice, size=400, chunk=8, patching=0.02), board)
-        assert pair.run(10_000).reason is ExitReason.BUDGET
+        assert pair.run(10_000 if tier == "off" else 4_000).reason is ExitReason.BUDGET
         discarded += board.exits.count(ExitReason.CODE_FULL)
     assert discarded > 10
 
@@ -248,6 +249,28 @@ def test_a_walk_that_sets_bits_in_code() -> None:
         pair.native.state.waiting, pair.model.waiting = 0, False
 
 
+def test_a_walk_that_changes_the_next_instruction() -> None:
+    """As above, and the entry is what is executed next: AUIPC, until the walk sets A."""
+    pair = Pair()
+    entry_at = RAM_BASE + 0x1000 + 8 * 0x20
+    tables = PageTables(RAM_BASE + 0x4000, SatpMode.SV39, pair.write)
+    tables.map(RAM_BASE, RAM_BASE, level=1)
+    tables.set(tables.entry_address(0x4002_0000, 1), RAM_BASE + 0x1000 >> 2 | 1)
+    pair.write(entry_at, (RAM_BASE + 0x8000 >> 2 | 0x17).to_bytes(8, "little"))
+    pair.load("ld a1, (a0)", entry_at - 4)
+    pair.allow_everything()
+    status = Status.MPRV | Mode.S << 11 | Status.SUM
+    pair.set(satp=tables.satp, mtvec=RAM_BASE + 0x800, menvcfg=EnvironmentConfig.ADUE)
+    pair.write(RAM_BASE + 0x800, code("wfi"))
+    # First a load of something else, so that what follows is decoded or compiled as it is before the walk.
+    for address in (RAM_BASE, 0x4002_0000):
+        pair.set_x(x10=address)
+        pair.set(pc=entry_at - 4, mstatus=status, mode=Mode.M)
+        run_to_wait(pair)
+        pair.native.state.waiting, pair.model.waiting = 0, False
+    assert pair.native.state.mepc == entry_at
+
+
 def test_memory_written_from_outside() -> None:
     """As a device does it (DMA), while the hart is out of native code."""
     pair = Pair()
@@ -284,7 +307,7 @@ def test_a_device_that_changes_the_code_that_asked_it() -> None:
     assert board.hart.state.x[10] == sum(range(1, 100))
 
 
-def test_code_full_is_an_exit_and_not_the_end() -> None:
+def test_code_full_is_an_exit_and_not_the_end(tier: str) -> None:
     board = Board(code_bytes=0, size=1 << 20)
     pages = 40
     # Each page jumps to the next, the last to the first.
@@ -292,8 +315,9 @@ def test_code_full_is_an_exit_and_not_the_end() -> None:
         target = RAM_BASE + (number + 1) % pages * PAGE
         board.memory.write(RAM_BASE + number * PAGE, assemble(f"j {target}", RAM_BASE + number * PAGE))
     board.hart.state.pc = RAM_BASE
-    assert board.run(100_000).reason is ExitReason.BUDGET
-    assert board.hart.instructions == 100_000
+    budget = 100_000 if tier == "off" else 2_000
+    assert board.run(budget).reason is ExitReason.BUDGET
+    assert board.hart.instructions == budget
     full = board.exits.count(ExitReason.CODE_FULL)
     assert full > 10
     assert CODE_BYTES > SMALLEST_CODE * PAGE

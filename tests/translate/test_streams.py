@@ -12,7 +12,7 @@ from doppel.processor.exits import ExitReason
 from doppel.translate.engine.attention import LONGEST_BLOCK
 
 from .streams import DATA, HANDLER, TABLE, Stream
-from .support import RAM_BASE, Board, Pair
+from .support import RAM_BASE, TIERS, Board, Pair
 from .tables import PageTables
 
 STATUS = 0xA_0000_0000 | Status.FS
@@ -57,12 +57,14 @@ def run_in_steps(pair: Pair, choice: random.Random, total: int, *, soft: bool = 
                     assert pair.run(choice.randint(1, 300), exact=False).reason is ExitReason.BUDGET
 
 
+@TIERS
 @pytest.mark.parametrize("seed", range(4))
 def test_in_machine_mode(seed: int) -> None:
     choice = random.Random(seed)
     run_in_steps(pair_with(Stream(choice)), choice, 5000)
 
 
+@TIERS
 @pytest.mark.parametrize("seed", range(3))
 def test_in_one_go(seed: int) -> None:
     """So that most of it runs in decoded pages, and only its end step by step."""
@@ -71,6 +73,7 @@ def test_in_one_go(seed: int) -> None:
     assert pair.run(8000).reason is ExitReason.BUDGET
 
 
+@TIERS
 @pytest.mark.parametrize("seed", range(3))
 def test_with_timer_interrupts(seed: int) -> None:
     choice = random.Random(200 + seed)
@@ -80,6 +83,7 @@ def test_with_timer_interrupts(seed: int) -> None:
     assert pair.native.state.interrupts > 3
 
 
+@TIERS
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
 def test_under_translation(seed: int, mode: SatpMode) -> None:
@@ -100,6 +104,7 @@ def translate(pair: Pair, mode: SatpMode) -> PageTables:
     return tables
 
 
+@TIERS
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_at_length(seed: int) -> None:

@@ -19,7 +19,7 @@ from doppel.isa.privileged.constants import EnvironmentConfig, Mode, Pte, SatpMo
 from doppel.isa.words import MASK64
 from doppel.processor.exits import ExitReason
 
-from .support import RAM_BASE, Board, Pair
+from .support import RAM_BASE, TIERS, Board, Pair
 from .tables import ALL, PageTables
 
 TREES = (RAM_BASE + 0x4_0000, RAM_BASE + 0x6_0000)
@@ -327,6 +327,7 @@ def run_scenario(mode: SatpMode, steps: list[Step]) -> None:
     scenario.close()
 
 
+@TIERS
 @pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(steps=scenarios)

@@ -54,6 +54,7 @@ def module_text(triple: str, data_layout: str) -> tuple[str, TemplateKit]:
         _interpret_at(program),
         _attend_at(),
         _page_end(),
+        _resume(),
         _dropped(),
         _run(program),
         _exported(program),
@@ -297,6 +298,15 @@ def _page_end() -> str:
     out = Emitter()
     look_up(out, record_pc(out, "%rec"), "%budget", "%rec")
     return handler_type("@page_end", out.body())
+
+
+def _resume() -> str:
+    """Behind an instruction that was executed outside its page, though it is one of a block: go on there."""
+    out = Emitter()
+    pc = record_pc(out, "%rec")
+    out.store(pc, "i64", "%h", HART["pc"].offset)
+    search(out, pc, "%budget", "%rec", "%tlb")
+    return handler_type("@resume", out.body())
 
 
 def _dropped() -> str:

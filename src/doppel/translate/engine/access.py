@@ -236,6 +236,10 @@ def find_page(h: Hart, address: Word, access: int, size: int) -> Pointer:
     host = data_pointer(h, address, Word(access), Word(size), Word(0), False)
     if access == Access.STORE and read(machine(h, "fmap"), h.data_physical >> 12 << 3, 8) & Entry.CODE != 0:
         raise Trap(Cause.STORE_MISALIGNED, address)
+    if h.limit != 0:
+        # The walk may have set bits in what is executed next: the region is not entered again before that has
+        # been looked at.
+        raise Trap(Cause.LOAD_MISALIGNED, address)
     return offset(host, 0 - address)
 
 

@@ -61,13 +61,23 @@ def fetch(h: Hart) -> Pointer:
 
 
 def fetch_out_of_page(h: Hart, pc: Word) -> Pointer:
-    """As fetch_alone(), of an instruction that lies in a decoded page that is being executed."""
+    """As fetch_alone(), of an instruction that lies in a decoded page that is being executed.
+
+    What follows is executed as if the record in the page had been, without a look at the budget.
+    """
     slot = offset(h.itlb_view, (pc >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
     at = pc & 0xFFF
+    bits = Word(0)
     if read(slot, ITLB.tag, 8) != pc - at or at > 4092:
-        return fetch_alone(h, pc)
-    bits = read(read_pointer(read_pointer(slot, ITLB.records), CODE_PAGE.host), at, 4)
-    return place_alone(h, pc, bits if bits & 3 == 3 else bits & 0xFFFF)
+        bits = fetch_bits(h, pc)
+    else:
+        bits = read(read_pointer(read_pointer(slot, ITLB.records), CODE_PAGE.host), at, 4)
+        if bits & 3 != 3:
+            bits = bits & 0xFFFF
+    length = Word(4) if bits & 3 == 3 else Word(2)
+    # Behind a page's last instruction is a place to look around, behind any other there is none.
+    behind = symbol("page_end") if at + length >= 4096 else symbol("resume")
+    return place_alone(h, pc, bits, behind)
 
 
 def fetch_half(h: Hart, pc: Word) -> Word:
@@ -83,20 +93,28 @@ def fetch_alone(h: Hart, pc: Word) -> Pointer:
 
     For instructions that straddle two pages, for pages that are protected in parts, and for stepping.
     """
+    return place_alone(h, pc, fetch_bits(h, pc), symbol("page_end"))
+
+
+def fetch_bits(h: Hart, pc: Word) -> Word:
+    """An instruction from memory."""
     bits = fetch_half(h, pc)
     if bits & 3 == 3:
         bits = bits | fetch_half(h, pc + 2) << 16
-    return place_alone(h, pc, bits)
+    return bits
 
 
-def place_alone(h: Hart, pc: Word, bits: Word) -> Pointer:
-    """The scratch record for an instruction; it is decoded again only if it is another one than last time."""
+def place_alone(h: Hart, pc: Word, bits: Word, behind: Pointer) -> Pointer:
+    """The scratch record for an instruction, with the handler ``behind`` it.
+
+    It is decoded again only if it is another one than last time.
+    """
     scratch = address_of(h, "scratch")
     if bits != h.scratch_bits:
         h.scratch_bits = bits
         decode_record(h, scratch, bits, Word(NOT_IN_PAGE))
-        write_pointer(scratch, RECORD.size, symbol("page_end"))
-        write_pointer(scratch, RECORD.size * 2, symbol("page_end"))
+    write_pointer(scratch, RECORD.size, behind)
+    write_pointer(scratch, RECORD.size * 2, behind)
     h.pc_delta = pc - (pointer_bits(scratch) >> 3)
     return scratch
 
@@ -108,8 +126,8 @@ def fetch_straddling(h: Hart, record: Pointer, pc: Word) -> Pointer:
     slot = offset(h.itlb_view, (behind >> 12 & (ITLB.entries - 1)) * ITLB.entry_size)
     if read(slot, ITLB.tag, 8) == behind:
         next_page = read_pointer(read_pointer(slot, ITLB.records), CODE_PAGE.host)
-        return place_alone(h, pc, low | read(next_page, 0, 2) << 16)
-    return place_alone(h, pc, low | fetch_half(h, behind) << 16)
+        return place_alone(h, pc, low | read(next_page, 0, 2) << 16, symbol("page_end"))
+    return place_alone(h, pc, low | fetch_half(h, behind) << 16, symbol("page_end"))
 
 
 def page_of(h: Hart, record: Pointer) -> Pointer:

@@ -200,9 +200,11 @@ class _Explorer:
 
     def follow(self, offset: int) -> None:
         """Take in what follows in a line."""
-        while len(self.steps) < self.limit and self.inside(offset):
+        while self.inside(offset):
             if offset in self.steps:
                 self.leaders.add(offset)
+                return
+            if len(self.steps) >= self.limit:
                 return
             step, length = self.step(offset)
             if step is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -252,8 +253,8 @@ class _InstructionLowering(_TextLowering):
         given = self.finish()
         if self.effects & _OUTSIDE or (given and not self.instruction.destination):
             raise NotForRegionsError
-        if self.out.terminated:
-            # It always raises: nothing to gain.
+        if self.out.lines and self.out.lines[-1] == f"{self.leave}:" and self.always_raises():
+            # Nothing to gain, and what stands behind it is where the region is entered again.
             raise NotForRegionsError
         result = self.out.word(given[0]).text if given else ""
         text, operands, result, double = _with_doubles("\n".join(self.out.lines), self.operands, result)
@@ -271,6 +272,11 @@ class _InstructionLowering(_TextLowering):
             double,
             next((e for e in self.effects if e.split()[0] in ("load", "store")), ""),
         )
+
+    def always_raises(self) -> bool:
+        """Whether nothing leads to the end of the body."""
+        before = self.out.lines[:-1]
+        return not any(re.search(rf"%{re.escape(self.leave)}\b", line) for line in before)
 
     def _if(self, node: ast.If) -> None:
         """A body that is nothing but a conditional branch is the kind ``branch``."""

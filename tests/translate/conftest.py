@@ -1,0 +1,5 @@
+"""Boards in each tier."""
+
+from .support import tier
+
+__all__ = ["tier"]

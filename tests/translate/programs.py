@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 
 from doppel.isa.assembler import assemble_program
-from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt, Mode, Pte, SatpMode, Status
+from doppel.isa.privileged.constants import EnvironmentConfig, Interrupt, Mode, SatpMode, Status
 
 from .support import ALL_ADDRESSES, PMP_EVERYTHING, RAM_BASE, Board
 from .tables import PageTables
@@ -271,7 +271,13 @@ class GuestProgram:
 
     def _floating(self) -> str:
         choice = self._choice
-        kind, size, a, b, c = choice.random(), choice.choice("sd"), self._float(), self._float(), self._float()
+        kind, size, a, b, c = (
+            choice.random(),
+            choice.choice("sd"),
+            self._float(),
+            self._float(),
+            self._float(),
+        )
         mode = choice.choice(MODES)
         if kind < 0.4:
             return f"{choice.choice(BINARY)}.{size} {a}, {b}, {c}{mode}"
@@ -288,10 +294,23 @@ class GuestProgram:
                 (f"fcvt.d.l {a}, {self._reg()}{mode}", f"fcvt.w.{size} {self._reg()}, {b}{mode}")
             )
         if kind < 0.88:
-            return choice.choice((f"fcvt.s.d {a}, {b}{mode}", f"fcvt.d.s {a}, {b}", f"fmv.d.x {a}, {self._reg()}"))
+            return choice.choice(
+                (f"fcvt.s.d {a}, {b}{mode}", f"fcvt.d.s {a}, {b}", f"fmv.d.x {a}, {self._reg()}")
+            )
         if kind < 0.97:
-            return choice.choice((f"fld {a}, {self._place()}", f"fsd {a}, {self._place()}", f"flw {a}, {self._place()}"))
-        return choice.choice(("csrwi frm, 0", "csrwi frm, 0", "csrwi frm, 3", "csrwi frm, 5", "csrr a0, fflags", "csrwi fflags, 0"))
+            return choice.choice(
+                (f"fld {a}, {self._place()}", f"fsd {a}, {self._place()}", f"flw {a}, {self._place()}")
+            )
+        return choice.choice(
+            (
+                "csrwi frm, 0",
+                "csrwi frm, 0",
+                "csrwi frm, 3",
+                "csrwi frm, 5",
+                "csrr a0, fflags",
+                "csrwi fflags, 0",
+            )
+        )
 
     def _trouble(self) -> str:
         """What the interpreter must see to, or what traps."""
@@ -315,7 +334,7 @@ class GuestProgram:
                 f"jr {reg}",
                 # The fickle page: gone, or read-only, or without its bits.
                 f"ld t1, (s10); andi t1, t1, {choice.choice((~1, ~4, ~0xC0, ~0x80))}; sd t1, (s10); sfence.vma",
-                f"cbo.zero (s7)",
+                "cbo.zero (s7)",
                 f"addi ra, ra, {choice.choice((2, 4))}",
             )
         )
@@ -327,7 +346,9 @@ class GuestProgram:
             where = "1f"
             tail = choice.choice(("", "fence.i; ")) + "nop; " * choice.randrange(4) + "1: addi a0, a0, 1"
         else:
-            where = f"p{choice.randrange(3)}" if choice.random() < 0.0 else f"f{choice.randrange(self.functions)}"
+            where = (
+                f"p{choice.randrange(3)}" if choice.random() < 0.0 else f"f{choice.randrange(self.functions)}"
+            )
             tail = choice.choice(("", "fence.i"))
         offset = 0 if where == "1f" else 4 * choice.randrange(1, 30)
         store = choice.choice(("sw t1, (t2)", "sh t1, (t2)", "amoswap.w t1, t1, (t2)"))
@@ -356,7 +377,12 @@ class GuestProgram:
         for number in range(1, 32):
             state.x[number] = choice.getrandbits(choice.choice((3, 16, 64)))
             state.f[number] = choice.choice(
-                (choice.getrandbits(64), choice.getrandbits(32) | 0xFFFF_FFFF << 32, 0x7FF8 << 48, 0x3FF0 << 48)
+                (
+                    choice.getrandbits(64),
+                    choice.getrandbits(32) | 0xFFFF_FFFF << 32,
+                    0x7FF8 << 48,
+                    0x3FF0 << 48,
+                )
             )
         pointers = {19: choice.getrandbits(64), 20: 0x5851_F42D_4C95_7F2D, 21: DATA + 0x800, 22: DATA + 0x803}
         pointers |= {23: DATA + 0x1FC0, 24: FICKLE + 0x400, 25: DEVICE, 26: fickle, 27: 0, 2: STACK}

@@ -136,7 +136,9 @@ def test_the_key_follows_sources_and_host(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_the_engines_text_is_the_same_every_time() -> None:
     """So that what was built of it can be found by content."""
-    texts = {hashlib.sha256(repr(module_text("x86_64-pc-linux-gnu", "e")).encode()).digest() for _ in range(2)}
+    texts = {
+        hashlib.sha256(repr(module_text("x86_64-pc-linux-gnu", "e")).encode()).digest() for _ in range(2)
+    }
     assert len(texts) == 1
 
 

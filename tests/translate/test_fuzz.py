@@ -148,7 +148,10 @@ def test_a_few_programs(seed: int) -> None:
 
 def test_what_the_programs_come_to() -> None:
     """They do not get stuck: most of what they have is executed, and regions are compiled."""
-    regions = sum(compare(seed, "icount", True, "quiet").board.processor.compilation.statistics.regions for seed in range(4))
+    regions = sum(
+        compare(seed, "icount", True, "quiet").board.processor.compilation.statistics.regions
+        for seed in range(4)
+    )
     assert regions > 30
 
 

@@ -26,7 +26,7 @@ from ..isa.oracle import (
     model_engine,
     vectors,
 )
-from .support import RAM_BASE, TIERS, Board, Pair
+from .support import RAM_BASE, Board, Pair
 from .test_integer import board, flow, step
 
 INSTRUCTIONS = rv64gc().instructions

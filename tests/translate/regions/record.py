@@ -21,7 +21,6 @@ from doppel.memory.entry import PAGE_SIZE
 from doppel.translate.float_ops import FLOAT_OPERATIONS
 from doppel.translate.regions.compiler import RegionRequest, shared_compiler
 
-
 __all__ = ["SAMPLES", "difference", "generate", "recorded"]
 
 DIGESTS, TEXTS = Path(__file__).with_name("record.txt"), Path(__file__).with_name("record.xz")

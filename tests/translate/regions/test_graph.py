@@ -18,7 +18,12 @@ BASE = 0x200
 
 
 def region(
-    text: str, entry: str | int = BASE, *, executed: Container[int] | None = None, limit: int = 400, base: int = BASE
+    text: str,
+    entry: str | int = BASE,
+    *,
+    executed: Container[int] | None = None,
+    limit: int = 400,
+    base: int = BASE,
 ) -> tuple[Graph | None, dict[str, int]]:
     """The region of a text at ``base`` in its page; where labels are."""
     program = assemble_program(text, base)
@@ -35,7 +40,9 @@ def found(text: str, entry: str | int = BASE, **options: object) -> tuple[Graph,
     return graph, symbols
 
 
-@pytest.mark.parametrize("text", ["ecall", ".word 0", "csrr a0, time", "wfi", "fence.i", ".half 0xffff, 0xffff"])
+@pytest.mark.parametrize(
+    "text", ["ecall", ".word 0", "csrr a0, time", "wfi", "fence.i", ".half 0xffff, 0xffff"]
+)
 def test_nothing_where_the_interpreter_must_execute(text: str) -> None:
     assert region(text)[0] is None
 
@@ -86,7 +93,9 @@ def test_a_return_leads_only_behind_calls_of_its_function() -> None:
             g: ret
         """
     )
-    returns = {start: set(b.successors) for start, b in graph.blocks.items() if b.steps[-1].template.kind == "jump"}
+    returns = {
+        start: set(b.successors) for start, b in graph.blocks.items() if b.steps[-1].template.kind == "jump"
+    }
     assert returns[at["g"]] == {at["b2"], at["o2"]}
     first = next(start for start in returns if at["f"] < start < at["other"])
     assert returns[first] <= {at["b1"], at["b3"]}
@@ -116,9 +125,14 @@ def test_branches_out_of_the_page() -> None:
 
 @pytest.mark.parametrize("limit", range(1, 12))
 def test_no_more_than_the_limit(limit: int) -> None:
-    graph, _ = found("loop: beqz a0, 1f; addi a0, a0, 1; addi a1, a1, 1; 1: addi a2, a2, 1; j loop" + "; nop" * 9, limit=limit)
+    graph, _ = found(
+        "loop: beqz a0, 1f; addi a0, a0, 1; addi a1, a1, 1; 1: addi a2, a2, 1; j loop" + "; nop" * 9,
+        limit=limit,
+    )
     assert graph.instructions <= limit
-    assert sum(len(b.steps) for b in graph.blocks.values()) == len({s.offset for b in graph.blocks.values() for s in b.steps})
+    assert sum(len(b.steps) for b in graph.blocks.values()) == len(
+        {s.offset for b in graph.blocks.values() for s in b.steps}
+    )
 
 
 def overlapping(choice: random.Random) -> bytes:
@@ -158,9 +172,14 @@ def test_any_bytes(seed: int) -> None:
         assert all(start + length <= PAGE_SIZE for start, length in graph.ranges)
         for block in graph.blocks.values():
             assert set(block.successors) <= graph.blocks.keys()
-            assert all(a.end == b.offset and a.template.kind == "plain" for a, b in zip(block.steps, block.steps[1:], strict=False))
+            assert all(
+                a.end == b.offset and a.template.kind == "plain"
+                for a, b in zip(block.steps, block.steps[1:], strict=False)
+            )
         covered = {at for start, length in graph.ranges for at in range(start, start + length)}
-        assert {at for b in graph.blocks.values() for s in b.steps for at in range(s.offset, s.end)} == covered
+        assert {
+            at for b in graph.blocks.values() for s in b.steps for at in range(s.offset, s.end)
+        } == covered
         check_flow(graph)
     request = RegionRequest(page, min(executed), flags, 60, bool(seed & 1))
     made = shared_compiler().compile(request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any

@@ -234,7 +234,10 @@ def find_page(h: Hart, address: Word, access: int, size: int) -> Pointer:
     if h.reply != Reply.NONE or address & (size - 1) != 0:
         raise Trap(Cause.LOAD_MISALIGNED, address)
     host = data_pointer(h, address, Word(access), Word(size), Word(0), False)
-    if access == Access.STORE and read(machine(h, "fmap"), h.data_physical >> 12 << 3, 8) & Entry.CODE != 0:
+    tag = TLB.store_tag if access == Access.STORE else TLB.load_tag
+    slot = offset(h.tlb_view, (address >> 12 & (TLB.entries - 1)) * TLB.entry_size)
+    if read(slot, tag, 8) != address & ~0xFFF:
+        # A page that is protected in parts, of which the region may access another part, or decoded code.
         raise Trap(Cause.STORE_MISALIGNED, address)
     if h.limit != 0:
         # The walk may have set bits in what is executed next: the region is not entered again before that has

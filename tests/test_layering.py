@@ -171,6 +171,8 @@ def test_no_mirror_is_named() -> None:
     """Where things are downloaded from is the host's configuration or the user's choice."""
     wrong = []
     for path in tracked_files():
+        if path.suffix == ".xz":
+            continue
         text = path.read_text("utf-8")
         for host in [*URL.findall(text), *BARE_HOST.findall(text)]:
             if not HOSTS.fullmatch(host.rstrip(".")):

@@ -138,7 +138,7 @@ class Mixer:
         page = self._compilation._page(self._choice.choice(pages))
         if page is None:
             return
-        offsets = [2 * index for index, flag in enumerate(page.executed) if flag]
+        offsets = [2 * index for index, flag in enumerate(self._compilation._executed(page)) if flag]
         if offsets:
             self._compile_now(page.number * PAGE_SIZE + self._choice.choice(offsets))
 

@@ -1,5 +1,6 @@
-"""Random programs as compilers make them: functions that call each other, loops in loops, tables of addresses;
-with everything in between that can go wrong for a memory access, floating point, or code that changes.
+"""Random programs as compilers make them: functions that call each other, loops in loops, tables of
+addresses; with everything in between that can go wrong for a memory access, floating point, or code that
+changes.
 
 A program runs in M or in S mode, the latter under page tables of which it changes entries. Its handler is in
 M mode, gets over every trap, and turns floating point on again, as clean or as dirty.
@@ -264,10 +265,12 @@ class GuestProgram:
         size = choice.choice("wd")
         if choice.random() < 0.5:
             return f"{choice.choice(ATOMICS)}.{size} {self._reg()}, {self._reg()}, ({choice.choice(BASES)})"
-        return f"lr.{size} {self._reg()}, (s5); addi {self._reg()}, {self._reg()}, 1; sc.{size} {self._reg()}, {self._reg()}, (s5)"
+        reserve = f"lr.{size} {self._reg()}, (s5); addi {self._reg()}, {self._reg()}, 1"
+        return f"{reserve}; sc.{size} {self._reg()}, {self._reg()}, (s5)"
 
     def _place(self) -> str:
-        return f"{8 * self._choice.randint(-8, 60) + self._choice.choice((0, 0, 0, 0, 4, 1))}({self._choice.choice(BASES)})"
+        offset = 8 * self._choice.randint(-8, 60) + self._choice.choice((0, 0, 0, 0, 4, 1))
+        return f"{offset}({self._choice.choice(BASES)})"
 
     def _floating(self) -> str:
         choice = self._choice
@@ -316,6 +319,7 @@ class GuestProgram:
         """What the interpreter must see to, or what traps."""
         choice = self._choice
         reg = self._reg()
+        lost = choice.choice((~1, ~4, ~0xC0, ~0x80))
         return choice.choice(
             (
                 f"{choice.choice(LOADS)} {reg}, 8(s9)",
@@ -333,7 +337,7 @@ class GuestProgram:
                 "sfence.vma",
                 f"jr {reg}",
                 # The fickle page: gone, or read-only, or without its bits.
-                f"ld t1, (s10); andi t1, t1, {choice.choice((~1, ~4, ~0xC0, ~0x80))}; sd t1, (s10); sfence.vma",
+                f"ld t1, (s10); andi t1, t1, {lost}; sd t1, (s10); sfence.vma",
                 "cbo.zero (s7)",
                 f"addi ra, ra, {choice.choice((2, 4))}",
             )
@@ -346,9 +350,7 @@ class GuestProgram:
             where = "1f"
             tail = choice.choice(("", "fence.i; ")) + "nop; " * choice.randrange(4) + "1: addi a0, a0, 1"
         else:
-            where = (
-                f"p{choice.randrange(3)}" if choice.random() < 0.0 else f"f{choice.randrange(self.functions)}"
-            )
+            where = f"f{choice.randrange(self.functions)}"
             tail = choice.choice(("", "fence.i"))
         offset = 0 if where == "1f" else 4 * choice.randrange(1, 30)
         store = choice.choice(("sw t1, (t2)", "sh t1, (t2)", "amoswap.w t1, t1, (t2)"))

@@ -138,7 +138,8 @@ class Mixer:
         page = self._compilation._page(self._choice.choice(pages))
         if page is None:
             return
-        offsets = [2 * index for index, flag in enumerate(self._compilation._executed(page)) if flag]
+        executed = self._compilation._request(page, 0).executed
+        offsets = [2 * index for index, flag in enumerate(executed) if flag]
         if offsets:
             self._compile_now(page.number * PAGE_SIZE + self._choice.choice(offsets))
 

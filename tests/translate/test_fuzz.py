@@ -23,8 +23,8 @@ from .support import RAM_BASE, TIER, Board, Mixer
 SECONDS = float(os.environ.get("DOPPEL_FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("DOPPEL_FUZZ_SEED", "1"))
 # How a program runs: the clock, whether to exact budgets, and what is compared with the interpreter.
-# Leaving to compile is a place to look around that the interpreter does not have, so that runs to a block's end
-# are compared only where code is compiled between them.
+# Leaving to compile is a place to look around that the interpreter does not have, so that runs to a block's
+# end are compared only where code is compiled between them.
 WAYS = (
     ("icount", True, "all"),
     ("icount", True, "mixed"),
@@ -127,9 +127,8 @@ def compare(seed: int, clock: str, exact: bool, tier: str) -> Runner:
         theirs, ours = wanted.run(budget, exact=exact), found.run(budget, exact=exact)
         for index, (a, b) in enumerate(zip(ours, theirs, strict=False)):
             if a != b:
-                raise AssertionError(
-                    f"compare({seed}, {clock!r}, {exact}, {tier!r}): run {number}, exit {index}: {a.differences(b)}"
-                )
+                call = f"compare({seed}, {clock!r}, {exact}, {tier!r})"
+                raise AssertionError(f"{call}: run {number}, exit {index}: {a.differences(b)}")
         assert len(ours) == len(theirs), (seed, clock, exact, tier, number)
     wanted.board.close()
     found.board.close()

@@ -356,11 +356,12 @@ class Compilation:
             return False
         with self._lock:
             host = _word(page.address + CODE_PAGE.host)
+            # Before the comparison: a store that comes in between is then one more than what is covered.
+            stores = _word(page.address + CODE_PAGE.stores)
             fits = all(
                 ctypes.string_at(host + start, length) == page.content[start : start + length]
                 for start, length in region.ranges
             )
-            stores = _word(page.address + CODE_PAGE.stores)
             if not fits or not self._processor.cover(page.number, page.address, page.epoch, stores):
                 self.statistics.outdated += 1
                 return False

@@ -37,10 +37,14 @@ SAMPLES = {
         2: add a2, a2, a1; addi a1, a1, -1; bnez a1, 2b
         addi a0, a0, -1; bnez a0, 1b; wfi
     """,
-    "two loops": "1: c.addi a0, -1; c.bnez a0, 1b; mv a1, a2; 2: addi a1, a1, -2; bgtz a1, 2b; sd a1, (a2); wfi",
+    "two loops": """
+        1: c.addi a0, -1; c.bnez a0, 1b; mv a1, a2
+        2: addi a1, a1, -2; bgtz a1, 2b; sd a1, (a2); wfi
+    """,
     "copying": "1: lbu a3, (a1); sb a3, (a0); addi a1, a1, 1; addi a0, a0, 1; bne a1, a2, 1b; wfi",
     "widths": """
-        lb a0, (s0); lh a1, 2(s0); lw a2, 4(s0); ld a3, 8(s0); lwu a4, 4(s0); lhu a5, 2(s0)
+        lb a0, (s0); lh a1, 2(s0)
+        lw a2, 4(s0); ld a3, 8(s0); lwu a4, 4(s0); lhu a5, 2(s0)
         sb a0, 16(s0); sh a1, 18(s0); sw a2, 20(s0); sd a3, 24(s0); c.ld a0, 8(s0); c.sdsp a1, 8(sp); wfi
     """,
     "calls": """
@@ -65,21 +69,38 @@ SAMPLES = {
     "out of the page": "1: addi a0, a0, 1; beqz a0, .+8; j .+0x2000; bltz a0, 1b; jalr t1; jr t2",
     "a page's end": ".zero 3826; 1: addi a0, a0, 1; bnez a0, 1b; addi a1, a1, 1; c.nop; addi a2, a2, 2",
     "atomics": """
-        1: amoadd.d a0, a1, (a2); amoswap.w.aqrl a3, a1, (a2); amomaxu.d a4, a1, (a2); amomin.w a5, a1, (a2)
-        2: lr.d a6, (a2); addi a6, a6, 1; sc.d a7, a6, (a2); bnez a7, 2b; fence rw, w; fence; bnez a0, 1b; wfi
+        1: amoadd.d a0, a1, (a2); amoswap.w.aqrl a3, a1, (a2)
+        amomaxu.d a4, a1, (a2); amomin.w a5, a1, (a2)
+        2: lr.d a6, (a2); addi a6, a6, 1
+        sc.d a7, a6, (a2); bnez a7, 2b; fence rw, w; fence; bnez a0, 1b; wfi
     """,
-    "what is interpreted": "1: add a1, a1, a0; csrr a0, time; fence.i; ecall; addi a2, a2, 1; bnez a2, 1b; wfi",
-    "bits": "sh1add a0, a1, a2; andn a3, a1, a2; clz a4, a1; cpop a5, a2; rori a6, a1, 9; max a7, a1, a2; wfi",
+    "what is interpreted": """
+        1: add a1, a1, a0; csrr a0, time; fence.i
+        ecall; addi a2, a2, 1; bnez a2, 1b; wfi
+    """,
+    "bits": """
+        sh1add a0, a1, a2; andn a3, a1, a2; clz a4, a1
+        cpop a5, a2; rori a6, a1, 9; max a7, a1, a2; wfi
+    """,
     "doubles": """
-        1: fld fa0, (a0); fld fa1, 8(a0); fmul.d fa2, fa0, fa1; fadd.d fa3, fa3, fa2; fdiv.d fa4, fa3, fa1
+        1: fld fa0, (a0); fld fa1, 8(a0)
+        fmul.d fa2, fa0, fa1; fadd.d fa3, fa3, fa2; fdiv.d fa4, fa3, fa1
         fsd fa4, 16(a0); addi a0, a0, 24; bne a0, a1, 1b; fsqrt.d fa5, fa3; fcvt.l.d a2, fa5, rtz; wfi
     """,
     "singles": """
-        1: flw fa0, (a0); fsub.s fa1, fa0, fa1; fmin.s fa2, fa1, fa0; fsgnjx.s fa3, fa1, fa2; flt.s a2, fa1, fa0
-        fcvt.d.s fa4, fa1; fcvt.s.d fa5, fa4; fcvt.s.w fa6, a2; fmv.x.w a3, fa5; fsw fa6, (a0); bnez a2, 1b; wfi
+        1: flw fa0, (a0); fsub.s fa1, fa0, fa1
+        fmin.s fa2, fa1, fa0; fsgnjx.s fa3, fa1, fa2; flt.s a2, fa1, fa0
+        fcvt.d.s fa4, fa1; fcvt.s.d fa5, fa4
+        fcvt.s.w fa6, a2; fmv.x.w a3, fa5; fsw fa6, (a0); bnez a2, 1b; wfi
     """,
-    "rounding": "fadd.d fa0, fa1, fa2, rup; fmul.s fa0, fa1, fa2, rmm; fcvt.w.d a0, fa0, rdn; fclass.d a1, fa0; wfi",
-    "fused": "1: fmadd.d fa0, fa1, fa2, fa3; fnmsub.s fa4, fa5, fa6, fa7; feq.d a0, fa0, fa1; beqz a0, 1b; wfi",
+    "rounding": """
+        fadd.d fa0, fa1, fa2, rup; fmul.s fa0, fa1, fa2, rmm
+        fcvt.w.d a0, fa0, rdn; fclass.d a1, fa0; wfi
+    """,
+    "fused": """
+        1: fmadd.d fa0, fa1, fa2, fa3; fnmsub.s fa4, fa5, fa6, fa7
+        feq.d a0, fa0, fa1; beqz a0, 1b; wfi
+    """,
 }
 #: Samples that become something else where the host has no such instruction.
 FUSED = {"fused"}

@@ -153,7 +153,7 @@ def overlapping(choice: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_bytes(seed: int) -> None:
-    """Whatever the guest has there: blocks are apart from each other, edges lead to blocks, and text comes of it."""
+    """Blocks are apart from each other, edges lead to blocks, and the flow is what its definitions say."""
     choice = random.Random(seed)
     page = overlapping(choice) if seed % 3 else choice.randbytes(PAGE_SIZE)
     density = choice.choice((0.3, 0.9, 1.0))

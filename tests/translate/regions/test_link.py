@@ -34,7 +34,7 @@ def test_code_runs_where_it_is_put() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "declare i64 @elsewhere(i64)\ndefine i64 @region(i64 %a) {\n  %r = call i64 @elsewhere(i64 %a)\n  ret i64 %r\n}\n",
+        "declare i64 @elsewhere()\ndefine i64 @region() {\n  %r = call i64 @elsewhere()\n  ret i64 %r\n}\n",
         "@data = global i64 5\ndefine i64 @region() {\n  %r = load i64, ptr @data\n  ret i64 %r\n}\n",
         "@data = internal global i64 0\ndefine ptr @region() {\n  ret ptr @data\n}\n",
         "@data = external global i64\ndefine ptr @region() {\n  ret ptr @data\n}\n",

@@ -14,6 +14,7 @@ import pytest
 from doppel.isa.assembler import assemble
 from doppel.memory.entry import PAGE_SIZE
 from doppel.translate.regions.compiler import Region, RegionRequest
+from doppel.translate.regions.worker import write_message
 from doppel.translate.regions.workers import Worker, WorkerDiedError, Workers
 
 PATIENCE = 60
@@ -21,6 +22,7 @@ LOOP = assemble("1: addi a0, a0, 1; bnez a0, 1b; ret").ljust(PAGE_SIZE, b"\0")
 REQUEST = RegionRequest(LOOP, 0, b"\1" * (PAGE_SIZE // 2))
 OWNER = """
 import sys, time
+from doppel.translate.regions.worker import write_message
 from doppel.translate.regions.workers import Worker
 worker = Worker()
 print(worker._process.pid, flush=True)
@@ -78,11 +80,10 @@ def test_one_that_dies_is_told_of() -> None:
 
 def test_a_request_that_it_cannot_cope_with_ends_it() -> None:
     worker = Worker()
-    worker.send(RegionRequest(b"", PAGE_SIZE * 2, b"x"))
-    try:
-        assert answer(worker) is None
-    except WorkerDiedError:
-        pass
+    assert worker._process.stdin is not None
+    write_message(worker._process.stdin, b"nonsense")
+    with pytest.raises(WorkerDiedError):
+        answer(worker)
     worker.close()
 
 
@@ -110,7 +111,9 @@ def test_no_more_than_the_limit_and_none_without_users() -> None:
 
 def test_a_machine_that_is_killed_takes_them_along() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, env=environment, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, env=environment, text=True
+    )
     assert owner.stdout is not None
     process = int(owner.stdout.readline())
     assert not is_gone(process)

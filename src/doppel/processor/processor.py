@@ -54,7 +54,7 @@ class Processor:
         code_bytes: int = 64 << 20,
         slice_length: int = 20_000,
         compile: CompileMode = "hot",
-        region_bytes: int = 64 << 20,
+        region_bytes: int = 32 << 20,
         perf_map: PerfMap | None = None,
     ) -> None:
         if compile not in MODES:

@@ -38,7 +38,8 @@ class Worker:
         root = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "doppel.translate.regions.worker"],
+            # -P: what lies in the current folder is none of its modules.
+            [sys.executable, "-P", "-m", "doppel.translate.regions.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -65,8 +66,9 @@ class Worker:
             WorkerDiedError: it has ended.
         """
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-        if not ready:
+        waiting = select.poll()
+        waiting.register(self._process.stdout, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
             return None
         part = os.read(self._process.stdout.fileno(), 1 << 16)
         if not part:
@@ -140,7 +142,7 @@ class Workers:
             if self._idle:
                 self._busy += 1
                 return self._idle.pop()
-            if self._busy >= self.limit:
+            if self._busy >= self.limit or not sys.executable:
                 return None
             self._busy += 1
         try:

@@ -137,7 +137,7 @@ def compare(seed: int, clock: str, exact: bool, tier: str) -> Runner:
 
 def way(seed: int) -> tuple[str, bool, str]:
     clock, exact, tier = WAYS[seed % len(WAYS)]
-    # Compiling everything anew after every store into the program takes minutes; that is test_self_modification.
+    # Compiling everything anew after every store takes minutes; test_self_modification does that.
     if tier == "all" and GuestProgram(seed).patching:
         tier = "mixed"
     return clock, exact, tier

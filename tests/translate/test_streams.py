@@ -104,10 +104,13 @@ def translate(pair: Pair, mode: SatpMode) -> PageTables:
     return tables
 
 
-@TIERS
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(40))
-def test_at_length(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("tier", "seed"),
+    [(tier, seed) for tier, seeds in (("off", 30), ("all", 6), ("mixed", 6)) for seed in range(seeds)],
+    indirect=["tier"],
+)
+def test_at_length(tier: str, seed: int) -> None:
     choice = random.Random(1000 + seed)
     pair = pair_with(Stream(choice, size=1200, chunk=60, floats=0.1))
     if seed % 3 == 1:

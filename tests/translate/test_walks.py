@@ -19,7 +19,7 @@ from doppel.isa.privileged.constants import EnvironmentConfig, Mode, Pte, SatpMo
 from doppel.isa.words import MASK64
 from doppel.processor.exits import ExitReason
 
-from .support import RAM_BASE, TIERS, Board, Pair
+from .support import COMPILED, RAM_BASE, Board, Pair
 from .tables import ALL, PageTables
 
 TREES = (RAM_BASE + 0x4_0000, RAM_BASE + 0x6_0000)
@@ -327,7 +327,14 @@ def run_scenario(mode: SatpMode, steps: list[Step]) -> None:
     scenario.close()
 
 
-@TIERS
+@COMPILED
+@pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(steps=scenarios)
+def test_walks_of_compiled_code_agree_with_the_model(mode: SatpMode, steps: list[Step]) -> None:
+    run_scenario(mode, steps)
+
+
 @pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(steps=scenarios)
@@ -337,7 +344,7 @@ def test_walks_agree_with_the_model(mode: SatpMode, steps: list[Step]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [SatpMode.SV39, SatpMode.SV48], ids=lambda m: m.name)
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=2500, deadline=None)
 @given(steps=scenarios)
 def test_walks_agree_with_the_model_at_length(mode: SatpMode, steps: list[Step]) -> None:
     run_scenario(mode, steps)

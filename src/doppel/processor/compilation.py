@@ -280,23 +280,23 @@ class Compilation:
 
     def _gather(self) -> bool:
         """Take note of new samples and new pages of all harts; whether there were any."""
-        loaded, sampled = self._load(), self._take_samples()
-        return loaded or sampled
+        loaded, samples = self._load(), self._take_samples()
+        self._note(samples)
+        return loaded or bool(samples)
 
-    def _take_samples(self) -> bool:
-        found = False
+    def _take_samples(self) -> Counter[int]:
+        """The new samples of all harts."""
+        found: Counter[int] = Counter()
         for hart in self._processor.harts:
             count = hart.state.sample_count
             before = self._seen.get(hart.index, 0)
             if count == before:
                 continue
-            found = True
             self._seen[hart.index] = count
             samples = hart.state.samples
             first = max(before, count - SAMPLES)
-            new = Counter([samples[index % SAMPLES] for index in range(first, count)])
-            self._note(new)
-            self._coverage.count(new)
+            found.update([samples[index % SAMPLES] for index in range(first, count)])
+        self._coverage.count(found)
         return found
 
     def _note(self, samples: Counter[int]) -> None:

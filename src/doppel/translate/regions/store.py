@@ -9,7 +9,6 @@ store is empty and keeps nothing, and `CodeStore.problem` says why.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import threading
 import time
@@ -55,8 +54,8 @@ def default_store(*, every_branch: bool) -> CodeStore:
     try:
         path = Cache().root / CODE_FILE
     except DoppelError:
-        # There is no place for a cache: a path that no file can have keeps nothing.
-        path = Path(os.devnull) / CODE_FILE
+        # There is no place for a cache: in a folder that is no folder nothing is kept.
+        path = Path(__file__) / CODE_FILE
     return CodeStore(path, version)
 
 

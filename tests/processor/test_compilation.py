@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from doppel.isa.assembler import assemble
+from doppel.processor.arena import CodeArena
 from doppel.processor.compilation import Compilation
 from doppel.processor.exits import ExitReason
 from doppel.translate.regions.compiler import shared_compiler
@@ -185,3 +186,22 @@ def test_the_mode_off_starts_nothing() -> None:
     compilation: Compilation = board.processor.compilation
     assert compilation._thread is None and compilation.statistics.regions == 0
     board.close()
+
+
+def test_a_host_that_does_not_let_memory_be_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter does it all, and the processor says why."""
+
+    class Refused(CodeArena):
+        def __init__(self, size: int) -> None:
+            if size:
+                raise PermissionError(13, "Permission denied")
+            super().__init__(size)
+
+    monkeypatch.setattr("doppel.processor.compilation.CodeArena", Refused)
+    for mode in ("hot", "all"):
+        board = Board(compile=mode, size=0x1_0000)
+        assert board.processor.compilation.mode == "off"
+        assert "Permission denied" in board.processor.compilation.problem
+        board.load(LOOP)
+        assert board.run(100_000).reason is ExitReason.BUDGET
+        board.close()

@@ -59,6 +59,7 @@ def examine() -> Iterator[Finding]:
         ("processor", _processor),
         ("LLVM", _llvm),
         ("engine", _engine),
+        ("compiled code", _compiled_code),
         ("memory", _memory),
         ("cache", _cache),
         ("downloads", _downloads),
@@ -121,6 +122,21 @@ def _engine() -> Iterator[Finding]:
         yield Finding("engine", "ok", "is built")
     else:
         yield Finding("engine", "ok", "will be built by the first run, in a few seconds")
+
+
+def _compiled_code() -> Iterator[Finding]:
+    from doppel.translate.regions.link import LINKS_FOR_THIS_HOST
+    from doppel.translate.regions.store import default_store
+
+    if not LINKS_FOR_THIS_HOST:
+        text = f"the interpreter executes everything: code is compiled for x86-64, not {platform.machine()}"
+        yield Finding("compiled code", "note", text)
+        return
+    store = default_store(every_branch=False)
+    store.open()
+    text = store.problem or "is kept for the next time"
+    yield Finding("compiled code", "note" if store.problem else "ok", text)
+    store.close()
 
 
 def _memory() -> Iterator[Finding]:

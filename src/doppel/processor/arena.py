@@ -28,6 +28,9 @@ class CodeArena:
     def __init__(self, size: int) -> None:
         self.size = size
         self.used = 0
+        self.address = 0
+        if size == 0:
+            return
         # Shared and without a file, so that it can be mapped twice and perf looks it up in its map.
         self._writable = mmap.mmap(-1, size)
         anchor = ctypes.c_uint8.from_buffer(self._writable)
@@ -61,5 +64,7 @@ class CodeArena:
 
     def close(self) -> None:
         """Return the memory to the host."""
+        if self.size == 0:
+            return
         self._writable.close()
         _LIBC.munmap(self.address, self.size)

@@ -21,6 +21,7 @@ from doppel.processor.perfmap import guest_name
 from doppel.translate.exits import Request
 from doppel.translate.layout import CODE_PAGE, RECORD, SAMPLES
 from doppel.translate.regions.compiler import Region, RegionRequest, shared_compiler
+from doppel.translate.regions.link import LINKS_FOR_THIS_HOST
 from doppel.translate.regions.store import default_store
 from doppel.translate.regions.stored import CHUNK_BYTES, StoredRegion, chunk_hashes
 from doppel.translate.regions.templates import HANDLER_HELPERS
@@ -87,14 +88,22 @@ class _Job:
 
 class Compilation:
     """``mode``: ``hot`` compiles what is hot in the background, ``all`` everything before it is executed for
-    the first time, ``off`` nothing.
+    the first time, ``off`` nothing. It is ``off`` where the host cannot have compiled regions; ``problem``
+    then says why.
     """
 
     def __init__(self, processor: Processor, mode: CompileMode, arena_bytes: int) -> None:
         self.mode = mode
+        self.problem = ""
         self.statistics = CompilationStatistics()
         self._processor = processor
-        self._arena = CodeArena(arena_bytes)
+        try:
+            self._arena = CodeArena(arena_bytes)
+        except OSError as error:
+            self.mode, self.problem = "off", f"compiled code cannot be executed ({error.strerror})"
+            self._arena = CodeArena(0)
+        if not LINKS_FOR_THIS_HOST:
+            self.mode, self.problem = "off", "regions are compiled for x86-64 only"
         self._lock = threading.RLock()
         self._counts: Counter[int] = Counter()
         self._hot: set[int] = set()
@@ -117,11 +126,15 @@ class Compilation:
 
     def start(self) -> None:
         """Begin to watch; once is enough."""
-        if self.mode == "hot" and self._thread is None:
-            shared_workers.open()
-            self._seconds_before = shared_workers.usage().seconds
-            self._thread = threading.Thread(target=self._manage, name="compilation", daemon=True)
-            self._thread.start()
+        if self.mode != "hot" or self._thread is not None:
+            return
+        with self._lock:
+            # Another hart may have been faster.
+            if self._thread is None:
+                shared_workers.open()
+                self._seconds_before = shared_workers.usage().seconds
+                self._thread = threading.Thread(target=self._manage, name="compilation", daemon=True)
+                self._thread.start()
 
     def discard(self) -> None:
         """Forget all compiled code. No hart may be running."""

@@ -88,12 +88,12 @@ class Processor:
         function = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 6)
         self._enter_at = function(self._code.addresses["doppel_enter_at"])
         self._helpers = (ctypes.c_uint64 * MAX_HELPERS).from_address(self._code.addresses["doppel_helpers"])
-        self._state.compile_all = int(compile == "all")
         self.perf_map = perf_map
         self.code_names: NameOf | None = None
         """The guest's function at a guest-physical address, where that is known."""
         self._most_pages = 0
         self.compilation = Compilation(self, compile, region_bytes)
+        self._state.compile_all = int(self.compilation.mode == "all")
         self.harts = [Hart(self, index) for index in range(harts)]
         for hart in self.harts:
             self._state.harts[hart.index] = hart.address

@@ -6,10 +6,13 @@ between them filled in for good (ELF-64 object file format; System V ABI for AMD
 
 from __future__ import annotations
 
+import platform
 import struct
 from dataclasses import dataclass
 
-__all__ = ["LinkError", "link"]
+__all__ = ["LINKS_FOR_THIS_HOST", "LinkError", "link"]
+
+LINKS_FOR_THIS_HOST = platform.machine() == "x86_64"
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")

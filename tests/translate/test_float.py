@@ -132,7 +132,7 @@ def test_native_agrees_with_unicorn(native: Native, unicorn: Oracle, instruction
 def test_native_agrees_with_unicorn_at_length(
     native: Native, unicorn: Oracle, instruction: Instruction
 ) -> None:
-    for seed in range(20):
+    for seed in range(8):
         against_unicorn(native, unicorn, instruction, 2000, 2000 + 10 * seed)
 
 

@@ -108,13 +108,14 @@ def _load(name: str, path: str, data: bytes) -> Module:
                     "use a kernel package from Debian itself (its modules are compressed with xz)",
                 )
         section = ELFFile(io.BytesIO(data)).get_section_by_name(".modinfo")
+        information = section.data() if section is not None else b""
     except DoppelError:
         raise
     except Exception as error:
         # The ELF library meets damaged files with exceptions of a dozen kinds.
         raise DoppelError(f"the kernel module {path} is damaged: {error}", "get the package again") from error
     facts: dict[str, list[str]] = {}
-    for fact in (section.data() if section is not None else b"").split(b"\0"):
+    for fact in information.split(b"\0"):
         key, _, value = fact.decode("utf-8", "replace").partition("=")
         facts.setdefault(key, []).append(value)
     depends = tuple(_canonical(word) for word in ",".join(facts.get("depends", [])).split(",") if word)

@@ -286,3 +286,28 @@ def test_entropy_is_the_same_every_time() -> None:
     assert texts[0] == texts[1]
     with Machine(16 << 20) as one, Machine(16 << 20) as other:
         assert one._entropy(16) != other._entropy(16)
+
+
+@pytest.mark.parametrize("clock", ["host", "icount"])
+@pytest.mark.parametrize("busy", ["lb t3, 5(t0)", "csrci sstatus, 2; csrsi sstatus, 2"])
+def test_the_timer_is_heard_by_who_is_busy(busy: str, clock: str) -> None:
+    """Also where a device is asked, or interrupts are switched off and on, all the time."""
+    text = f"""
+        la t1, handler
+        csrw stvec, t1
+        li t0, UART
+        csrr t1, time
+        li t2, 20000
+        add t1, t1, t2
+        csrw stimecmp, t1
+        li t1, 1 << 5
+        csrw sie, t1
+        csrsi sstatus, 2
+    again:
+        {busy}
+        j again
+    .align 2
+    handler:
+    """
+    with supervised(text + POWEROFF, clock=clock) as machine:
+        assert machine.run(PATIENCE).kind == "poweroff"

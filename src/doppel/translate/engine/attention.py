@@ -114,8 +114,10 @@ def look_around(h: Hart) -> Word:
         if requests & Request.SOFTWARE != 0:
             h.mip = h.mip | 1 << Interrupt.SSI
         h.acknowledged = h.acknowledged + 1
-    # What asks for attention by itself says nothing of where time goes, and no time has gone by.
-    over = requests != 0 or h.waiting != 0 or not signed_lt(0, h.budget)
+    # What asks for attention by itself says nothing of where time goes. No time has gone by either: the slice
+    # goes on, and the clock is looked at when it is over.
+    remaining = h.budget
+    over = requests != 0 or h.waiting != 0 or not signed_lt(0, remaining)
     if requests == 0 and h.slice != 0 and over:
         take_sample(h)
     settle(h)
@@ -129,6 +131,8 @@ def look_around(h: Hart) -> Word:
     if machine(h, "clock_kind") != 0:
         left = before_timer(h, left)
     h.slice = machine(h, "slice_length")
+    if machine(h, "clock_kind") == 0 and not over and remaining < h.slice:
+        h.slice = remaining
     h.stepping = 0
     if h.soft_end != 0:
         if left < h.slice:
@@ -142,11 +146,14 @@ def look_around(h: Hart) -> Word:
             request_attention(h)
     h.budget = h.slice
     select_views(h)
-    if h.reply != Reply.NONE:
-        return Word(0)
     if over or machine(h, "clock_kind") != 0:
         update_timers(h)
     cause = pending_interrupt(h)
+    if h.reply != Reply.NONE:
+        # The access that it is for comes first, but a guest that polls a device has interrupts all the same.
+        if cause != 0:
+            request_attention(h)
+        return Word(0)
     if cause != 0:
         if h.waiting != 0:
             # While it waits, nobody waits for this hart to serve a request: look for those first.

@@ -37,7 +37,12 @@ MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 
 # Samples that make a point hot. A slice is 20,000 instructions.
 _HOT = 2
-# Seconds between two looks at the samples, while there are some and while there are none.
+# Samples that make a point worth a worker's time at once. What has fewer waits until workers have been idle
+# for long enough: a worker that is always busy takes from the harts on a host with few processors.
+_VERY_HOT = 50
+# Seconds that workers may take for a machine's other points: at first, and then as a share of all time.
+_FREE_SECONDS, _FREE_SHARE = 1.0, 0.1
+# Seconds between two looks at the samples, while they say something new and while they do not.
 _SHORT_PAUSE, _LONG_PAUSE = 0.002, 0.02
 # Seconds after which a point is given up that the compiler cannot cope with.
 _PATIENCE = 20.0
@@ -77,13 +82,13 @@ class _Page:
 
 @dataclass(frozen=True)
 class _Job:
-    """A point that a worker compiles: ``latest`` is when it is given up, by the monotonic clock."""
+    """A point that a worker compiles; ``began`` by the monotonic clock."""
 
     worker: Worker
     point: int
     page: _Page
     generation: int
-    latest: float
+    began: float
 
 
 class Compilation:
@@ -116,6 +121,9 @@ class Compilation:
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._generation = 0
+        self._began = time.monotonic()
+        # Seconds that workers have spent on this machine's points.
+        self._taken = 0.0
         self._coverage = Coverage()
         # Processor time of this process, in the mode "all"; and of the workers before this machine had them.
         self._seconds = self._seconds_before = 0.0
@@ -215,15 +223,17 @@ class Compilation:
 
     def _begin(self) -> _Job | None:
         """Give the hottest point to a worker, if there are both."""
-        point = self._hottest()
-        page = self._page(point // PAGE_SIZE) if point is not None else None
-        if point is None or page is None:
+        point, count = self._hottest()
+        now = time.monotonic()
+        allowed = _FREE_SECONDS + _FREE_SHARE * (now - self._began)
+        page = self._page(point // PAGE_SIZE) if count else None
+        if page is None:
             return None
-        worker = shared_workers.take()
+        worker = shared_workers.take() if count >= _VERY_HOT or self._taken < allowed else None
         if worker is None:
-            self._note(Counter({point: _HOT}))
+            self._note(Counter({point: count}))
             return None
-        job = _Job(worker, point, page, self._generation, time.monotonic() + _PATIENCE)
+        job = _Job(worker, point, page, self._generation, now)
         try:
             worker.send(self._request(page, point % PAGE_SIZE))
         except WorkerDiedError:
@@ -234,15 +244,17 @@ class Compilation:
     def _finish(self, job: _Job) -> bool:
         """Wait a little for a worker; whether it has done its job or given it up."""
         try:
-            answer = job.worker.poll(_SHORT_PAUSE)
+            answer = job.worker.poll(_LONG_PAUSE)
         except WorkerDiedError:
             self._give_up(job)
             return True
+        seconds = time.monotonic() - job.began
         if answer is None:
-            if time.monotonic() < job.latest:
+            if seconds < _PATIENCE:
                 return False
             self._give_up(job)
             return True
+        self._taken += seconds
         shared_workers.give_back(job.worker)
         (region,) = answer
         if region is None:
@@ -292,10 +304,9 @@ class Compilation:
         )
 
     def _gather(self) -> bool:
-        """Take note of new samples and new pages of all harts; whether there were any."""
+        """Take note of new samples and new pages of all harts; whether they say anything new."""
         loaded, samples = self._load(), self._take_samples()
-        self._note(samples)
-        return loaded or bool(samples)
+        return self._note(samples) or loaded
 
     def _take_samples(self) -> Counter[int]:
         """The new samples of all harts."""
@@ -306,32 +317,35 @@ class Compilation:
             if count == before:
                 continue
             self._seen[hart.index] = count
+            first, end = max(before, count - SAMPLES) % SAMPLES, count % SAMPLES
             samples = hart.state.samples
-            first = max(before, count - SAMPLES)
-            found.update([samples[index % SAMPLES] for index in range(first, count)])
+            found.update(samples[first:end] if first < end else samples[first:] + samples[:end])
         self._coverage.count(found)
         return found
 
-    def _note(self, samples: Counter[int]) -> None:
-        """Count samples; those of compiled code say nothing new."""
+    def _note(self, samples: Counter[int]) -> bool:
+        """Count samples; those of compiled code say nothing new. Whether any does."""
+        news = False
         with self._lock:
             for point, times in samples.items():
                 if point in self._refused or self._is_compiled(point):
                     continue
+                news = True
                 self._counts[point] += times
                 if self._counts[point] >= _HOT:
                     self._hot.add(point)
+        return news
 
-    def _hottest(self) -> int | None:
-        """The guest-physical address that is worth the most, taken off the list."""
+    def _hottest(self) -> tuple[int, int]:
+        """The guest-physical address that is worth the most, off the list; its samples, 0 without one."""
         with self._lock:
             while self._hot:
                 point = max(self._hot, key=self._counts.__getitem__)
                 self._hot.remove(point)
-                del self._counts[point]
+                count = self._counts.pop(point)
                 if not self._is_compiled(point):
-                    return point
-        return None
+                    return point, count
+        return 0, 0
 
     # --- pages ---
 

@@ -220,5 +220,5 @@ def test_pausing_does_not_disturb_linux(debian: GuestFiles) -> None:
             time.sleep(0.005)
             machine.resume()
             time.sleep(0.005)
-        machine.console.expect(r"^[0-9a-f]{32}  -\r$".replace("^", r"\n"), PATIENCE)
+        machine.console.expect(r"\n[0-9a-f]{32}  -\r\n", PATIENCE)
         assert "rcu" not in output(machine, "dmesg | grep -i stall; true")
